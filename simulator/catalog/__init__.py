@@ -1,0 +1,33 @@
+"""GPUs, precisions and models, each value with its unit and source, and what fits where."""
+
+from simulator.catalog.catalog import Catalog, load_catalog, model_size, tier_size
+from simulator.catalog.memory import MEMORY_UTILISATION, candidate_configurations, fits, kv_capacity_tokens
+from simulator.catalog.values import (
+    Gpu,
+    Interconnect,
+    LlmModel,
+    Precision,
+    Source,
+    SourceKind,
+    StatedValue,
+    Tier,
+)
+
+__all__ = [
+    "MEMORY_UTILISATION",
+    "Catalog",
+    "Gpu",
+    "Interconnect",
+    "LlmModel",
+    "Precision",
+    "Source",
+    "SourceKind",
+    "StatedValue",
+    "Tier",
+    "candidate_configurations",
+    "fits",
+    "kv_capacity_tokens",
+    "load_catalog",
+    "model_size",
+    "tier_size",
+]

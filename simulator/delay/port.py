@@ -1,0 +1,117 @@
+"""The delay port: two questions about one configuration, asked by the planner and by the simulator alike."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.catalog import LlmModel, Tier
+from simulator.ticks import to_ticks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoPhaseDelay:
+    """Delay of one request as the planner sees it, per token of prompt and of answer."""
+
+    prefill_s_per_token: float
+    decode_s_per_token: float  # with the hops between pipeline stages
+
+    @overload
+    def delay_s(self, input_tokens: float, output_tokens: float) -> float: ...
+    @overload
+    def delay_s(self, input_tokens: npt.NDArray[Any], output_tokens: npt.NDArray[Any]) -> npt.NDArray[np.float64]: ...
+    def delay_s(self, input_tokens: Any, output_tokens: Any) -> Any:
+        """Delay of a request, or of each of many (arrays of one shape) [D_ijkc]."""
+        return input_tokens * self.prefill_s_per_token + output_tokens * self.decode_s_per_token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTicks:
+    """A `StepCost` in whole ticks (see `simulator/ticks.py`): what an engine counts with."""
+
+    base: int
+    prefill_per_token: int
+    decode_per_sequence: int
+    context_per_token: int
+
+    def step(self, prefill_tokens: int, sequences: int, context_tokens: int) -> int:
+        """Duration of one step; the arguments are those of `StepCost.step_s`."""
+        return (
+            self.base
+            + self.prefill_per_token * prefill_tokens
+            + self.decode_per_sequence * sequences
+            + self.context_per_token * context_tokens
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCost:
+    """Duration of one engine step, a + b x prefill tokens + c x sequences + d x context tokens."""
+
+    base_s: float  # [a]
+    prefill_s_per_token: float  # [b]
+    decode_s_per_sequence: float  # [c]
+    context_s_per_token: float  # [d]
+
+    def step_s(self, prefill_tokens: float, sequences: float, context_tokens: float) -> float:
+        """Duration of one step of one replica.
+
+        Parameters
+        ----------
+        prefill_tokens
+            Prompt tokens processed in the step.
+        sequences
+            Sequences that decode one token each.
+        context_tokens
+            Tokens in the KV cache of these sequences together.
+        """
+        return (
+            self.base_s
+            + self.prefill_s_per_token * prefill_tokens
+            + self.decode_s_per_sequence * sequences
+            + self.context_s_per_token * context_tokens
+        )
+
+    def scaled(self, factor: float) -> "StepCost":
+        """The step cost of a world that is `factor` times as slow."""
+        return StepCost(
+            base_s=factor * self.base_s,
+            prefill_s_per_token=factor * self.prefill_s_per_token,
+            decode_s_per_sequence=factor * self.decode_s_per_sequence,
+            context_s_per_token=factor * self.context_s_per_token,
+        )
+
+    def ticks(self) -> StepTicks:
+        """The coefficients rounded to ticks, once, so that all engines count the same.
+
+        Half a tick is 0.5 ps. The smallest coefficient, time per context token, is some nanoseconds: off by 1e-4 at
+        most.
+
+        Raises
+        ------
+        InputError
+            If a coefficient is negative or beyond the range of ticks.
+        """
+        return StepTicks(
+            base=to_ticks(self.base_s),
+            prefill_per_token=to_ticks(self.prefill_s_per_token),
+            decode_per_sequence=to_ticks(self.decode_s_per_sequence),
+            context_per_token=to_ticks(self.context_s_per_token),
+        )
+
+
+class DelayModel(Protocol):
+    """Knows neither planner nor engine. Both answers follow from the same parameters.
+
+    `n` is the tensor-parallel and `m` the pipeline-parallel degree, both at least 1. Whether the weights fit is not
+    asked here: see `simulator.catalog.fits`.
+    """
+
+    def request_delay(self, model: LlmModel, tier: Tier, n: int, m: int) -> TwoPhaseDelay:
+        """Delay of one request under the load that the model assumes."""
+        ...
+
+    def step_cost(self, model: LlmModel, tier: Tier, n: int, m: int) -> StepCost:
+        """Cost of one step of one replica."""
+        ...

@@ -1,0 +1,252 @@
+"""The planning problem: which configurations to rent and how to route the query types.
+
+Symbols in brackets are those of arXiv 2604.07472. Capacity is one abstraction, whoever derives it: two arrays `load`
+and `kv` hold the share of one replica of configuration `a` that the *whole* demand of type `i` would use, and a plan
+with shares `x` and replicas `r` must satisfy::
+
+    sum_i load[i, a] x[i, a] <= cap[a] r[a]        compute
+    sum_i kv[i, a]   x[i, a] <= r[a]               KV cache
+
+`capacity.py` derives the rows in the `paper` and in the `batching` way.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.errors import InputError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+ConfigurationKey = tuple[str, str, int, int, float | None]
+PairKey = tuple[str, str]
+
+
+class CapacityRows(StrEnum):
+    """How the capacity rows of a problem were derived."""
+
+    PAPER = "paper"
+    BATCHING = "batching"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryType:
+    """One kind of query [index i] with its demand, limits and penalties."""
+
+    name: str
+    arrival_per_h: float  # [lambda_i]
+    input_tokens: float  # mean [h_i]
+    output_tokens: float  # mean [f_i]
+    delay_slo_s: float  # [Delta_i]
+    error_slo: float  # [epsilon_i]
+    delay_penalty_usd_per_query_s: float = 0.0  # [rho_i]
+    unmet_penalty_usd_per_query: float = 0.0  # [phi_i]
+    unmet_cap: float = 1.0  # [zeta_i]
+    token_storage_gb_per_token: float = 0.0  # [theta_i]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSize:
+    """What the planner needs to know of a model [index j]."""
+
+    name: str
+    parameters_b: float
+    weights_gb: float  # at FP16 [B_j]
+    kv_mb_per_token: float  # [beta_j]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierSize:
+    """What the planner needs to know of a GPU tier: hardware at one precision [index k]."""
+
+    name: str
+    memory_gb: float  # per GPU [C_k]
+    compute_tflops: float  # peak per GPU [P_k]
+    compute_efficiency: float  # share of the peak that serving reaches, in (0, 1]
+    bandwidth_gb_s: float  # [W_k]
+    price_usd_per_gpu_h: float  # [p_k]
+    weight_factor: float  # on FP16 weights [nu_k]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """A model on a tier with its parallel degrees: what one replica looks like [j, k, c = (n, m)].
+
+    `tpot_target_s` is the operating point of a `batching` problem: the time per output token at which the replica is
+    filled. It is None in `paper` problems.
+    """
+
+    model: str
+    tier: str
+    tensor_parallel: int
+    pipeline_parallel: int
+    tpot_target_s: float | None = None
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one replica."""
+        return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def pair(self) -> PairKey:
+        """Model and tier: at most one configuration of a pair is deployed."""
+        return (self.model, self.tier)
+
+    @property
+    def key(self) -> ConfigurationKey:
+        return (self.model, self.tier, self.tensor_parallel, self.pipeline_parallel, self.tpot_target_s)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlanningProblem:
+    """Everything a policy may know. Arrays are read-only; the first axis is the query type, the last the configuration.
+
+    Attributes
+    ----------
+    delay_s, error
+        Shape (types, configurations): mean delay [s] and expected error of one query [D_ijkc, e_ijk].
+    load, kv
+        Shape (types, configurations): share of one replica that the whole demand of the type would use (module text).
+    cap
+        Shape (configurations,): limit on the load of one replica; headroom enters here.
+    allowed
+        Shape (types, configurations): False where a route is ruled out whatever its share.
+    """
+
+    name: str
+    period_h: float
+    budget_usd: float  # rental and storage of one period [delta]
+    storage_price_usd_per_gb_h: float  # [p^s]
+    storage_capacity_gb: float  # [C^s]
+    max_replicas: int
+    query_types: tuple[QueryType, ...]
+    models: tuple[ModelSize, ...]
+    tiers: tuple[TierSize, ...]
+    configurations: tuple[Configuration, ...]
+    delay_s: FloatArray
+    error: FloatArray
+    load: FloatArray
+    kv: FloatArray
+    cap: FloatArray
+    allowed: BoolArray
+    capacity_rows: CapacityRows
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.query_types), len(self.configurations))
+        for name in ("delay_s", "error", "load", "kv", "allowed"):
+            array = getattr(self, name)
+            if array.shape != shape:
+                raise InputError(f"problem {self.name}: {name} has shape {array.shape}, expected {shape}")
+            array.setflags(write=False)
+        if self.cap.shape != shape[1:]:
+            raise InputError(f"problem {self.name}: cap has shape {self.cap.shape}, expected {shape[1:]}")
+        self.cap.setflags(write=False)
+
+    # -- indices ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def type_index(self) -> dict[str, int]:
+        return {query_type.name: i for i, query_type in enumerate(self.query_types)}
+
+    @cached_property
+    def configuration_index(self) -> dict[ConfigurationKey, int]:
+        return {configuration.key: a for a, configuration in enumerate(self.configurations)}
+
+    @cached_property
+    def configurations_of_pair(self) -> dict[PairKey, IntArray]:
+        """Configuration indices of each (model, tier), in order of first appearance."""
+        groups: dict[PairKey, list[int]] = {}
+        for a, configuration in enumerate(self.configurations):
+            groups.setdefault(configuration.pair, []).append(a)
+        return {pair: np.array(indices, dtype=np.int64) for pair, indices in groups.items()}
+
+    @cached_property
+    def pair_index(self) -> IntArray:
+        """Shape (configurations,): number of the (model, tier) pair of each configuration."""
+        order = {pair: number for number, pair in enumerate(self.configurations_of_pair)}
+        return np.array([order[configuration.pair] for configuration in self.configurations], dtype=np.int64)
+
+    @cached_property
+    def model_by_name(self) -> dict[str, ModelSize]:
+        return {model.name: model for model in self.models}
+
+    @cached_property
+    def tier_by_name(self) -> dict[str, TierSize]:
+        return {tier.name: tier for tier in self.tiers}
+
+    # -- demand and limits as arrays over types ---------------------------------------------------------------------
+
+    def _per_type(self, attribute: str) -> FloatArray:
+        return np.array([getattr(query_type, attribute) for query_type in self.query_types], dtype=np.float64)
+
+    @cached_property
+    def arrival_per_h(self) -> FloatArray:
+        return self._per_type("arrival_per_h")
+
+    @cached_property
+    def delay_slo_s(self) -> FloatArray:
+        return self._per_type("delay_slo_s")
+
+    @cached_property
+    def error_slo(self) -> FloatArray:
+        return self._per_type("error_slo")
+
+    @cached_property
+    def unmet_cap(self) -> FloatArray:
+        return self._per_type("unmet_cap")
+
+    @cached_property
+    def token_storage_gb(self) -> FloatArray:
+        """Shape (types,): storage of one hour's tokens of each type [theta_i (h_i + f_i) lambda_i]."""
+        tokens = self._per_type("input_tokens") + self._per_type("output_tokens")
+        return self._per_type("token_storage_gb_per_token") * tokens * self.arrival_per_h
+
+    # -- cost coefficients of one period ----------------------------------------------------------------------------
+
+    @cached_property
+    def gpus(self) -> IntArray:
+        return np.array([configuration.gpus for configuration in self.configurations], dtype=np.int64)
+
+    @cached_property
+    def rent_usd(self) -> FloatArray:
+        """Shape (configurations,): rent of one replica for the period."""
+        price = [self.tier_by_name[configuration.tier].price_usd_per_gpu_h for configuration in self.configurations]
+        return self.period_h * np.array(price, dtype=np.float64) * self.gpus
+
+    @cached_property
+    def model_storage_gb(self) -> FloatArray:
+        """Shape (configurations,): storage of the weights, once per deployed pair [nu_k B_j]."""
+        return np.array(
+            [
+                self.tier_by_name[c.tier].weight_factor * self.model_by_name[c.model].weights_gb
+                for c in self.configurations
+            ],
+            dtype=np.float64,
+        )
+
+    @cached_property
+    def model_storage_usd(self) -> FloatArray:
+        return self.period_h * self.storage_price_usd_per_gb_h * self.model_storage_gb
+
+    @cached_property
+    def token_storage_usd(self) -> FloatArray:
+        """Shape (types,): storage cost if the whole demand of the type is served."""
+        return self.period_h * self.storage_price_usd_per_gb_h * self.token_storage_gb
+
+    @cached_property
+    def delay_penalty_usd(self) -> FloatArray:
+        """Shape (types, configurations): delay penalty if the whole demand of the type is served there."""
+        rate = self._per_type("delay_penalty_usd_per_query_s") * self.arrival_per_h
+        return self.period_h * rate[:, None] * self.delay_s
+
+    @cached_property
+    def unmet_usd(self) -> FloatArray:
+        """Shape (types,): penalty if no demand of the type is served."""
+        return self.period_h * self._per_type("unmet_penalty_usd_per_query") * self.arrival_per_h
