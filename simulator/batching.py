@@ -5,8 +5,8 @@ h prompt and f output tokens therefore costs the replica, on top of its share of
 
     v = b h + c f + d (h f + f^2 / 2)        [replica seconds]
 
-If beta = sum of arrival rate x v is the share of time that this work takes, a is what is left to each step, and the time
-per output token settles at a / (1 - beta). Keeping it at or below a target T is the linear row beta <= 1 - a / T.
+If beta = sum of arrival rate x v is the share of time that this work takes, a is what is left to each step, and the
+time per output token settles at a / (1 - beta). Keeping it at or below a target T is the linear row beta <= 1 - a / T.
 
 A configuration thus has operating points, one per target T: the planner chooses among them as it chooses among parallel
 degrees, and a query type may use only those within its own TPOT limit. At an operating point

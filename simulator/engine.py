@@ -1,9 +1,9 @@
 """The reference engine: the fleet in plain SimPy, one event per step. It defines what happens.
 
-Time is in integer ticks of 2^-40 s. Events of one time run in this order, which is part of the contract: control (re-plans,
-replicas that become ready, failures, the end), then user processes, then arrivals in the order of the trace, then replica
-boundaries in the order in which they were scheduled. An idle replica starts through a boundary at the time of the
-arrival, so that requests which arrive together are batched together.
+Time is in integer ticks of 2^-40 s. Events of one time run in this order, which is part of the contract: control
+(re-plans, replicas that become ready, failures, the end), then user processes, then arrivals in the order of the trace,
+then replica boundaries in the order in which they were scheduled. An idle replica starts through a boundary at the time
+of the arrival, so that requests which arrive together are batched together.
 """
 
 import time

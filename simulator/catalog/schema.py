@@ -3,7 +3,7 @@
 Validation needs a context: under `sources` and `precisions` the names that a block may use.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator

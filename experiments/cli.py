@@ -1,0 +1,380 @@
+"""The command line: `tokenfleet replay | plan | check | stress | list`.
+
+Standard output holds results only (with `--json` one object and nothing else); progress and messages go to standard
+error. Exit codes: 0 done, 1 the run failed (or the checker refused the plan), 2 bad input.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from experiments import listing
+from experiments.figures import draw_stress
+from experiments.options import parse_duration_s, parse_factors, read_traces, synthetic_trace
+from experiments.replay import ReplayRun, replay_plan, replay_policy
+from experiments.scenario import Scenario, load_scenario
+from experiments.store import MARKER, refuse_existing, run_directory, specification, to_json, versions, write_replay
+from experiments.stress import StressPoint, nominal_problem, stress
+from experiments.tables import check_lines, plan_table, replay_table, stress_table
+from policies.checker import check
+from policies.registry import make_policy
+from simulator.errors import InputError, TokenfleetError
+from simulator.files import plan_to_dict, read_plan, read_problem, write_plan
+from simulator.policy import Policy, StoppingRule
+from simulator.workload import Trace
+from traces.registry import OnBadRow, TraceRead
+
+app = typer.Typer(
+    name="tokenfleet",
+    help="Plan, replay and stress fleets of rented GPUs that serve LLM queries.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+out = Console(soft_wrap=False)
+err = Console(stderr=True)
+
+DEFAULT_POLICIES = ["gh", "agh", "milp"]
+SHOWN_PROBLEMS = 20
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="One seed, one result.")]
+PolicyOption = Annotated[
+    list[str] | None,
+    typer.Option("--policy", help="Policy by name (`tokenfleet list policies`) or path/to/file.py:Class; repeatable."),
+]
+ScenarioOption = Annotated[
+    str, typer.Option(help="Scenario by name (`tokenfleet list scenarios`) or path to a .toml file.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Folder for results and figures, made whole or not at all.")
+]
+OverwriteOption = Annotated[bool, typer.Option(help="Replace an earlier run in --out.")]
+
+
+def main() -> None:
+    """Entry point: run the command and turn errors into messages and exit codes."""
+    try:
+        app(standalone_mode=False)
+    except InputError as error:
+        shown = error.problems[:SHOWN_PROBLEMS]
+        for problem in shown:
+            err.print(f"[red]error:[/red] {escape(problem)}", soft_wrap=True, highlight=False)
+        if len(error.problems) > len(shown):
+            err.print(f"... and {len(error.problems) - len(shown)} more", highlight=False)
+        sys.exit(2)
+    except TokenfleetError as error:
+        err.print(f"[red]failed:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(1)
+    except click.exceptions.Abort:
+        err.print("interrupted: nothing was written", highlight=False)
+        sys.exit(130)
+    except click.exceptions.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("interrupted: nothing was written", highlight=False)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str], Callable[[float], None]]]:
+    """Give a function that starts a named bar; on anything but a terminal the bars are silent.
+
+    The bars redraw only when told to: a refreshing thread would write into the output that Pyomo captures.
+    """
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+        auto_refresh=False,
+        disable=not err.is_terminal,
+    ) as progress:
+
+        def start(name: str) -> Callable[[float], None]:
+            task = progress.add_task(escape(name), total=1.0)
+            progress.refresh()
+
+            def update(done: float) -> None:
+                progress.update(task, completed=done)
+                progress.refresh()
+
+            return update
+
+        yield start
+
+
+def print_json(value: object) -> None:
+    sys.stdout.write(to_json(value))
+
+
+def make_policies(names: Sequence[str] | None, default: Sequence[str]) -> list[Policy]:
+    """Policies by the names given, each once, with all unknown names reported together."""
+    policies: list[Policy] = []
+    problems: list[str] = []
+    for name in dict.fromkeys(names or default):
+        try:
+            policies.append(make_policy(name))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return policies
+
+
+@app.command()
+def replay(
+    trace: Annotated[
+        list[str] | None, typer.Argument(help="Trace files, PATH or SOURCE=PATH; none: the synthetic hour.")
+    ] = None,
+    policy: PolicyOption = None,
+    plan: Annotated[Path | None, typer.Option("--plan", help="Replay this plan file instead of a policy.")] = None,
+    scenario: ScenarioOption = "azure-2023",
+    interval: Annotated[str, typer.Option(help="Time between re-plans: 30s, 5m, 1h.")] = "5m",
+    seed: SeedOption = 0,
+    out_dir: OutOption = None,
+    overwrite: OverwriteOption = False,
+    on_bad_row: Annotated[OnBadRow, typer.Option(help="What to do with a row that cannot be read.")] = OnBadRow.ERROR,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay a trace against the fleet that each policy plans, re-planning at intervals.
+
+    Example: `tokenfleet replay conv.csv code.csv --policy gh --policy agh --policy milp --interval 5m --out runs/azure`
+    """
+    interval_s = parse_duration_s(interval, "--interval")
+    if plan is not None and policy:
+        raise InputError("--plan and --policy exclude each other: a replay follows a plan or a policy")
+    if out_dir is not None:
+        refuse_existing(out_dir, overwrite=overwrite)
+    chosen = load_scenario(scenario)
+    fixed = read_plan(plan) if plan is not None else None
+    policies = [] if fixed else make_policies(policy, DEFAULT_POLICIES)
+    arrivals, reads = _arrivals(trace, chosen, seed, on_bad_row)
+    runs: list[ReplayRun] = []
+    with progress_bars() as bar:
+        if fixed is not None:
+            step = bar(f"plan {plan}")
+            runs.append(replay_plan(chosen, arrivals, fixed, interval_s=interval_s, seed=seed, progress=step))
+        for item in policies:
+            step = bar(item.name)
+            runs.append(replay_policy(chosen, arrivals, item, interval_s=interval_s, seed=seed, progress=step))
+            step(1.0)
+    names = trace or [f"synthetic:{chosen.file.synthetic.profile}"]
+    figures: list[str] = []
+    if out_dir is not None:
+        options = {
+            "policies": [run.policy for run in runs],
+            "plan": None if fixed is None else {**plan_to_dict(fixed), "seconds": None},
+            "interval_s": interval_s,
+            "seed": seed,
+            "on_bad_row": str(on_bad_row),
+        }
+        with run_directory(out_dir, overwrite=overwrite) as folder:
+            figures = write_replay(folder, chosen, arrivals, runs, specification(chosen, arrivals, names, options))
+    skipped = sum(read.rows_skipped for read in reads)
+    if as_json:
+        result = {"runs": [{**run.summary, **asdict(run.machine)} for run in runs]}
+        print_json({**result, "rows_skipped": skipped} if skipped else result)
+        return
+    title = f"{len(arrivals):,} requests over {arrivals.span_s / 60:.1f} min, scenario {chosen.name}, seed {seed}"
+    out.print(replay_table([run.summary for run in runs], [asdict(run.machine) for run in runs], title))
+    _tell_about_rows(reads)
+    _tell_about_time_limits(runs)
+    if out_dir is not None:
+        out.print(f"results and figures in {out_dir}: {', '.join(figures)}", highlight=False, soft_wrap=True)
+
+
+def _arrivals(
+    paths: list[str] | None, scenario: Scenario, seed: int, on_bad_row: OnBadRow
+) -> tuple[Trace, list[TraceRead]]:
+    if paths:
+        return read_traces(paths, on_bad_row)
+    stand_in = scenario.file.synthetic
+    return synthetic_trace(stand_in.profile, stand_in.duration_s, stand_in.rate_factor, seed), []
+
+
+def _tell_about_rows(reads: Sequence[TraceRead]) -> None:
+    for read in reads:
+        if read.rows_skipped:
+            out.print(
+                f"{read.path}: skipped {read.rows_skipped} of {read.rows_in_file} rows; the first: {read.first_problems[0]}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+def _tell_about_time_limits(runs: Sequence[ReplayRun]) -> None:
+    for run in runs:
+        if run.summary["time_limits_hit"]:
+            err.print(
+                f"warning: {run.policy} hit its time limit {run.summary['time_limits_hit']} times: "
+                "these results depend on the speed of this machine",
+                highlight=False,
+            )
+
+
+@app.command()
+def plan(
+    problem: Annotated[Path, typer.Option("--problem", help="A tokenfleet-problem/1 file, gzipped or not.")],
+    policy: Annotated[str, typer.Option("--policy", help="Policy by name or path/to/file.py:Class.")] = "agh",
+    time_limit: Annotated[float | None, typer.Option(min=0.001, help="Seconds; the best plan so far is kept.")] = None,
+    seed: SeedOption = 0,
+    out_file: Annotated[Path | None, typer.Option("--out", help="Write the plan (tokenfleet-plan/1) here.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Plan one problem with one policy.
+
+    Example: `tokenfleet plan --problem 6x6x10-seed0.json.gz --policy milp --time-limit 60 --out plan.json`
+    """
+    data = read_problem(problem)
+    chosen = make_policies([policy], [])[0]
+    made = chosen.plan(data, incumbent=None, stop=StoppingRule(time_limit_s=time_limit), seed=seed)
+    report = check(data, made)
+    if not report.accepted:
+        lines = "\n".join(check_lines(report))
+        raise TokenfleetError(f"policy {chosen.name} made a plan that the checker refuses: {lines}")
+    if out_file is not None:
+        write_plan(out_file, made)
+    if as_json:
+        print_json(plan_to_dict(made))
+        return
+    out.print(plan_table(made, report.cost_parts_usd))
+    bound = "none proven" if made.bound_usd is None else f"{made.bound_usd:.6f} USD, gap {made.gap:.3%}"
+    out.print(f"cost {made.cost_usd:.6f} USD per {data.period_h:g} h; bound {bound}; {made.status}", highlight=False)
+    out.print(f"planned in {made.seconds:.2f} s; the checker accepts the plan", highlight=False)
+
+
+@app.command("check")
+def check_plan(
+    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A tokenfleet-plan/1 file.")],
+    problem: Annotated[Path, typer.Option("--problem", help="The tokenfleet-problem/1 file that it is for.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Recompute every constraint and the cost of a plan from the problem alone; exit code 1 if one is broken.
+
+    Example: `tokenfleet check --problem 6x6x10-seed0.json.gz plan.json`
+    """
+    data = read_problem(problem)
+    report = check(data, read_plan(plan_file))
+    if as_json:
+        print_json(
+            {
+                "accepted": report.accepted,
+                "cost_usd": report.cost_usd,
+                "cost_parts_usd": report.cost_parts_usd,
+                "violations": [{**asdict(violation), "excess": violation.excess} for violation in report.violations],
+            }
+        )
+    else:
+        for line in check_lines(report):
+            out.print(line, highlight=False, markup=False, soft_wrap=True)
+    if not report.accepted:
+        raise typer.Exit(1)
+
+
+@app.command("stress")
+def stress_command(
+    policy: PolicyOption = None,
+    factors: Annotated[
+        str, typer.Option(help="Comma-separated factors on delay and error.")
+    ] = "1.0,1.1,1.2,1.3,1.4,1.5",
+    problem: Annotated[
+        Path | None, typer.Option("--problem", help="Stress the plan of a problem file instead: analytic only.")
+    ] = None,
+    scenario: ScenarioOption = "azure-2023",
+    trace: Annotated[list[str] | None, typer.Argument(help="Trace files; none: synthetic arrivals.")] = None,
+    duration: Annotated[str, typer.Option(help="Length of the synthetic arrivals.")] = "15m",
+    time_limit: Annotated[float | None, typer.Option(min=0.001, help="Seconds for each plan.")] = 60.0,
+    seed: SeedOption = 0,
+    out_dir: OutOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Plan at nominal, then inflate delay and error: re-routed by LP, and simulated.
+
+    Example: `tokenfleet stress --policy gh --policy agh --policy milp --factors 1.0,1.25,1.5 --out runs/stress`
+    """
+    inflation = parse_factors(factors)
+    duration_s = parse_duration_s(duration, "--duration")
+    policies = make_policies(policy, DEFAULT_POLICIES)
+    if out_dir is not None:
+        refuse_existing(out_dir, overwrite=overwrite)
+    if problem is not None:
+        if trace:
+            raise InputError("--problem is stressed analytically and takes no trace")
+        data, chosen, arrivals = read_problem(problem), None, None
+        stop = StoppingRule(time_limit_s=time_limit)
+    else:
+        chosen = load_scenario(scenario)
+        data = nominal_problem(chosen)
+        stand_in = chosen.file.synthetic
+        arrivals = (
+            read_traces(trace, OnBadRow.ERROR)[0]
+            if trace
+            else synthetic_trace(stand_in.profile, duration_s, stand_in.rate_factor, seed)
+        )
+        stop = chosen.file.stop.rule()
+    with progress_bars() as bar:
+        points = stress(
+            data, policies, inflation, stop=stop, seed=seed, scenario=chosen, trace=arrivals, progress=bar("stress")
+        )
+    result: dict[str, Any] = {"problem": data.name, "runs": [point.to_dict() for point in points]}
+    if out_dir is not None:
+        _write_stress(out_dir, overwrite, result, points, {"factors": inflation, "seed": seed})
+    if as_json:
+        print_json(result)
+        return
+    title = f"{data.name}: planned at nominal, delay and error inflated; analytic cost per {data.period_h:g} h"
+    out.print(stress_table(result["runs"], title))
+    if out_dir is not None:
+        out.print(f"results and figure in {out_dir}: stress.json, stress.png", highlight=False, soft_wrap=True)
+
+
+def _write_stress(
+    out_dir: Path, overwrite: bool, result: dict[str, Any], points: Sequence[StressPoint], options: dict[str, Any]
+) -> None:
+    with run_directory(out_dir, overwrite=overwrite) as folder:
+        marker = {"format": "tokenfleet-stress/1", "options": options, "versions": versions()}
+        (folder / MARKER).write_text(to_json(marker), "utf-8")
+        (folder / "stress.json").write_text(to_json(result), "utf-8")
+        draw_stress(points, folder)
+
+
+@app.command("list")
+def list_command(
+    what: Annotated[str, typer.Argument(help="policies, scenarios, models, gpus or traces")],
+    as_json: JsonOption = False,
+) -> None:
+    """List what is there, with units and sources.
+
+    Example: `tokenfleet list gpus`
+    """
+    rows, table = listing.listing(what)
+    if as_json:
+        sys.stdout.write(json.dumps({what: rows}, indent=1) + "\n")
+    else:
+        out.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Forecast of the demand, from past arrivals only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.scenario import ForecastChoice, QueryTypeRule
+from simulator.engine import Past
+
+SECONDS_PER_H = 3600.0
+MIN_ARRIVAL_PER_H = 1.0  # a type that was silent may speak again: it keeps a route
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Demand:
+    """Demand by query type, all arrays of shape (types,).
+
+    `input_output` and `output_squared` are E[h f] and E[f^2] of one request.
+    """
+
+    arrival_per_h: npt.NDArray[np.float64]
+    input_tokens: npt.NDArray[np.float64]
+    output_tokens: npt.NDArray[np.float64]
+    input_output: npt.NDArray[np.float64]
+    output_squared: npt.NDArray[np.float64]
+
+
+def expected_demand(types: Sequence[QueryTypeRule]) -> Demand:
+    """What the scenario expects before the first request: means only, so lengths count as if they did not vary."""
+    inputs = np.array([rule.expected.input_tokens for rule in types], dtype=np.float64)
+    outputs = np.array([rule.expected.output_tokens for rule in types], dtype=np.float64)
+    return Demand(
+        arrival_per_h=np.array([rule.expected.arrival_per_h for rule in types], dtype=np.float64),
+        input_tokens=inputs,
+        output_tokens=outputs,
+        input_output=inputs * outputs,
+        output_squared=outputs**2,
+    )
+
+
+class EwmaForecast:
+    """Exponentially weighted mean over intervals, starting from the expected demand.
+
+    Rates are averaged over time, token moments over requests: each interval's sums decay with the same weight, and the
+    expected demand of one interval is the first of them. Output lengths are those of requests that have finished.
+    """
+
+    def __init__(self, types: Sequence[QueryTypeRule], choice: ForecastChoice, interval_s: float) -> None:
+        prior = expected_demand(types)
+        self._choice = choice
+        self._types = len(types)
+        self._seen = 0
+        self._since_s = 0.0
+        self._arrival_per_h = prior.arrival_per_h
+        weight = np.maximum(prior.arrival_per_h * interval_s / SECONDS_PER_H, 1.0)  # requests that the prior counts for
+        self._arrived, self._finished = weight.copy(), weight.copy()
+        self._inputs = weight * prior.input_tokens
+        self._outputs = weight * np.stack([prior.output_tokens, prior.input_output, prior.output_squared])
+        self._waiting: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)  # seen, not yet finished
+
+    def observe(self, past: Past) -> None:
+        """Take in what happened since the last call."""
+        elapsed_h = (past.now_s - self._since_s) / SECONDS_PER_H
+        if elapsed_h <= 0:
+            return
+        keep = 1 - self._choice.weight
+        new = np.arange(self._seen, len(past.query_type))
+        kinds = past.query_type[new]
+        arrived = np.bincount(kinds, minlength=self._types).astype(np.float64)
+        self._arrival_per_h = keep * self._arrival_per_h + self._choice.weight * arrived / elapsed_h
+        self._arrived = keep * self._arrived + arrived
+        self._inputs = keep * self._inputs + self._sums(kinds, past.input_tokens[new])
+        candidates = np.concatenate([self._waiting, new])
+        done = candidates[past.finished[candidates]]
+        self._waiting = candidates[~past.finished[candidates]]
+        kinds, inputs, outputs = past.query_type[done], past.input_tokens[done], past.output_tokens[done]
+        self._finished = keep * self._finished + np.bincount(kinds, minlength=self._types)
+        sums = np.stack([self._sums(kinds, values) for values in (outputs, inputs * outputs, outputs**2)])
+        self._outputs = keep * self._outputs + sums
+        self._seen, self._since_s = len(past.query_type), past.now_s
+
+    def _sums(self, kinds: npt.NDArray[np.int32], values: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        return np.bincount(kinds, weights=values.astype(np.float64), minlength=self._types).astype(np.float64)
+
+    def demand(self) -> Demand:
+        """The forecast for the next interval, with the margin on the rate."""
+        outputs, input_output, output_squared = self._outputs / self._finished
+        return Demand(
+            arrival_per_h=np.maximum(self._arrival_per_h * self._choice.margin, MIN_ARRIVAL_PER_H),
+            input_tokens=self._inputs / self._arrived,
+            output_tokens=outputs,
+            input_output=input_output,
+            output_squared=output_squared,
+        )

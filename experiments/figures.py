@@ -1,0 +1,261 @@
+"""Figures of a replay and of a stress sweep, with matplotlib. Each function draws one file."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.patches
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.load import replicas_needed, replicas_ready
+from experiments.metrics import COST_PARTS, cost_by_interval, gpus_by_tier, interval_edges, interval_table
+from experiments.replay import ReplayRun
+from experiments.scenario import Scenario
+from experiments.stress import StressPoint
+
+matplotlib.use("Agg")
+
+POLICY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
+LINE_STYLES = ("-", "--", "-.", ":")
+TIER_COLOURS = (
+    "#4477AA",
+    "#EE6677",
+    "#228833",
+    "#CCBB44",
+    "#66CCEE",
+    "#AA3377",
+    "#BBBBBB",
+    "#882255",
+    "#44AA99",
+    "#999933",
+)
+METADATA = {"Software": None, "Creation Time": None}  # the same picture, the same bytes
+STYLE: dict[str, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.dpi": 130,
+}
+
+
+def _save(path: Path, draw: Callable[[], Figure]) -> None:
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = draw()
+        figure.savefig(path, metadata=METADATA)
+
+
+def _line(index: int) -> dict[str, Any]:
+    return {
+        "color": POLICY_COLOURS[index % len(POLICY_COLOURS)],
+        "linestyle": LINE_STYLES[index % len(LINE_STYLES)],
+        "linewidth": 1.8,
+    }
+
+
+def draw_replay(scenario: Scenario, runs: Sequence[ReplayRun], folder: Path) -> list[Path]:
+    """Draw every figure of a replay into `folder`; return the files."""
+    figures: dict[str, Callable[[Scenario, Sequence[ReplayRun]], Figure]] = {
+        "cost_over_time.png": _cost_over_time,
+        "cost_parts.png": _cost_parts,
+        "gpus_over_time.png": _gpus_over_time,
+        "latency_cdf.png": _latency_cdf,
+        "violations_over_time.png": _violations_over_time,
+        "demand_and_capacity.png": _demand_and_capacity,
+    }
+    paths = []
+    for name, draw in figures.items():
+        path = folder / name
+        _save(path, partial(draw, scenario, runs))
+        paths.append(path)
+    return paths
+
+
+def _single(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    return figure, axes
+
+
+def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
+    """One panel per policy, side by side, on shared axes."""
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(max(4.2 * columns, 6.0), 3.6 * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for extra in axes.flat[count:]:
+        extra.set_visible(False)
+    figure.suptitle(title)
+    return figure, list(axes.flat[:count])
+
+
+def _cost_over_time(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
+    figure, axes = _single("Money spent", "time [min]", "cost since the start [USD]")
+    for index, run in enumerate(runs):
+        edges = interval_edges(run.result, run.interval_s)
+        cost = sum(cost_by_interval(scenario, run.result, edges).values())
+        axes.plot(edges / 60, np.concatenate([[0.0], np.cumsum(cost)]), label=run.policy, **_line(index))
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    axes.legend(title="policy")
+    return figure
+
+
+def _cost_parts(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
+    figure, axes = _single("Cost by its parts", "cost [USD]", "")
+    names = [run.policy for run in runs]
+    left = np.zeros(len(runs))
+    for part, colour in zip(COST_PARTS, TIER_COLOURS, strict=False):
+        widths = np.array(
+            [
+                cost_by_interval(scenario, run.result, interval_edges(run.result, run.interval_s))[part].sum()
+                for run in runs
+            ]
+        )
+        axes.barh(names, widths, left=left, color=colour, label=part.replace("_", " "), height=0.6)
+        left += widths
+    for row, total in enumerate(left):
+        axes.text(total, row, f" {total:.2f}", va="center")
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(left.max() * 1.12, 1e-9))
+    axes.grid(axis="y", visible=False)
+    figure.legend(loc="outside lower center", ncols=len(COST_PARTS))
+    return figure
+
+
+def _gpus_over_time(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
+    del scenario
+    figure, panels = _grid(len(runs), "GPUs rented, by tier")
+    end_s = max(run.result.horizon_s for run in runs)
+    times_s = np.unique(
+        np.concatenate([[0.0, end_s], *([r.rent_s, r.end_s] for run in runs for r in run.result.rentals)]).clip(
+            0, end_s
+        )
+    )
+    counts = [gpus_by_tier(run.result, times_s) for run in runs]
+    tiers = sorted({tier for count in counts for tier in count})
+    colour = {tier: TIER_COLOURS[k % len(TIER_COLOURS)] for k, tier in enumerate(tiers)}
+    for axes, run, count in zip(panels, runs, counts, strict=True):
+        used = [tier for tier in tiers if tier in count]
+        axes.stackplot(times_s / 60, [count[t] for t in used], colors=[colour[t] for t in used], step="post")
+        axes.set(title=run.policy, xlabel="time [min]")
+        axes.set_xlim(0, end_s / 60)
+    panels[0].set_ylabel("GPUs rented")
+    handles = [matplotlib.patches.Patch(color=colour[tier], label=tier) for tier in tiers]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, max(1, len(handles))))
+    return figure
+
+
+def _latency_cdf(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
+    del scenario
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    columns = (
+        ("time to first token [s]", "ttft_s"),
+        ("time per output token [s]", "tpot_s"),
+        ("end to end [s]", "e2e_s"),
+    )
+    for axes, (label, column) in zip(panels, columns, strict=True):
+        for index, run in enumerate(runs):
+            values = np.sort(getattr(run.result.requests, column))
+            values = values[~np.isnan(values)]
+            if len(values):
+                share = np.arange(1, len(values) + 1) / len(values)
+                axes.step(values, share, where="post", label=run.policy, **_line(index))
+        axes.set_xscale("log")
+        axes.set_xlabel(label)
+        axes.set_ylim(0, 1.01)
+    panels[0].set_ylabel("share of served requests")
+    panels[-1].legend(title="policy", loc="lower right")
+    figure.suptitle("Latency of served requests")
+    return figure
+
+
+def _violations_over_time(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
+    figure, axes = _single("Requests out of their SLO or not served", "time of arrival [min]", "share of arrivals [%]")
+    for index, run in enumerate(runs):
+        table = interval_table(scenario, run.result, run.judgement, run.interval_s)
+        sums = table.groupby("interval_start_s")[["arrived", "served", "slo_violations"]].sum()
+        with np.errstate(invalid="ignore"):
+            share = 100 * (sums["arrived"] - sums["served"] + sums["slo_violations"]) / sums["arrived"]
+        edges = interval_edges(run.result, run.interval_s)
+        values = np.append(share.to_numpy(), share.to_numpy()[-1])
+        axes.step(edges / 60, values, where="post", label=run.policy, **_line(index))
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    axes.legend(title="policy")
+    return figure
+
+
+def _demand_and_capacity(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
+    figure, panels = _grid(len(runs), "Demand against capacity: replicas needed at their limit, and replicas ready")
+    for axes, run in zip(panels, runs, strict=True):
+        edges = _minutes(run)
+        needed = replicas_needed(scenario, run.result, edges)
+        ready = replicas_ready(run.result, edges)
+        _steps(axes, edges, needed, color="#D55E00", linewidth=1.2, label="needed by the demand (per minute)")
+        _steps(axes, edges, ready, color="#0072B2", linewidth=2.0, label="ready")
+        axes.set(title=run.policy, xlabel="time [min]")
+        axes.set_xlim(0, edges[-1] / 60)
+        axes.set_ylim(bottom=0)
+    panels[0].set_ylabel("replicas")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _minutes(run: ReplayRun) -> npt.NDArray[np.float64]:
+    step_s = max(60.0, run.result.horizon_s / 600)
+    return np.append(np.arange(0.0, run.result.horizon_s, step_s), run.result.horizon_s)
+
+
+def _steps(axes: Axes, edges: npt.NDArray[np.float64], values: npt.NDArray[np.float64], **style: Any) -> None:
+    axes.step(edges / 60, np.append(values, values[-1]), where="post", **style)
+
+
+def draw_stress(points: Sequence[StressPoint], folder: Path) -> list[Path]:
+    """Cost and violation curves per policy over the inflation factor."""
+    path = folder / "stress.png"
+    _save(path, lambda: _stress(points))
+    return [path]
+
+
+def _stress(points: Sequence[StressPoint]) -> Figure:
+    simulated = all(point.simulated is not None for point in points)
+    columns = 2 if simulated else 1
+    figure = Figure(figsize=(5.5 * columns, 7), layout="constrained")
+    panels = figure.subplots(2, columns, sharex=True, squeeze=False)
+    for index, policy in enumerate(dict.fromkeys(point.policy for point in points)):
+        own = [point for point in points if point.policy == policy]
+        factors = [point.factor for point in own]
+        style = {**_line(index), "marker": "o", "markersize": 3.5, "label": policy}
+        nan = float("nan")
+        panels[0, 0].plot(factors, [nan if (c := p.analytic["cost_usd"]) is None else c for p in own], **style)
+        unmet = [nan if (u := p.analytic["unmet_share"]) is None else 100 * u for p in own]
+        panels[1, 0].plot(factors, unmet, **style)
+        if simulated:
+            outcome = [point.simulated or {} for point in own]
+            panels[0, 1].plot(factors, [s["cost_usd"] for s in outcome], **style)
+            bad = [100 * (s["violation_share"] + s["unserved_share"]) for s in outcome]
+            panels[1, 1].plot(factors, bad, **style)
+    panels[0, 0].set(title="analytic: placement fixed, re-routed by LP", ylabel="cost [USD]")
+    panels[1, 0].set(ylabel="unmet demand [%]")
+    if simulated:
+        panels[0, 1].set(title="simulated: placement and routing fixed", ylabel="cost [USD]")
+        panels[1, 1].set(ylabel="out of SLO or not served [%]")
+    for axes in panels.flat:
+        axes.set_ylim(bottom=0)
+    for axes in panels[1]:
+        axes.set_xlabel("true delay and error over planned")
+    panels[0, 0].legend(title="policy")
+    return figure

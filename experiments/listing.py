@@ -1,0 +1,83 @@
+"""What `tokenfleet list` shows: `LISTINGS` is its registry."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.table import Table
+
+from experiments.scenario import shipped_scenarios
+from policies.registry import POLICIES
+from simulator.catalog import load_catalog
+from simulator.errors import InputError
+from simulator.validation import closest
+from traces.registry import READERS
+from traces.synthetic import list_profiles
+
+Rows = list[dict[str, Any]]
+
+
+def _policies() -> Rows:
+    return [{"name": name, "summary": entry.summary} for name, entry in POLICIES.items()]
+
+
+def _scenarios() -> Rows:
+    return [{"name": name, "description": text} for name, text in shipped_scenarios().items()]
+
+
+def _traces() -> Rows:
+    formats: Rows = [{"name": name, "kind": "format that is read"} for name in READERS]
+    return formats + [{"name": name, "kind": "synthetic profile"} for name in list_profiles()]
+
+
+def _stated(sections: tuple[str, ...]) -> Rows:
+    return [
+        {
+            "name": value.block,
+            "field": value.field,
+            "value": value.value,
+            "unit": value.unit,
+            "kind": str(value.source.kind),
+            "source": value.source.citation,
+        }
+        for value in load_catalog().provenance
+        if value.section in sections
+    ]
+
+
+def _gpus() -> Rows:
+    return _stated(("gpu", "precision"))
+
+
+def _models() -> Rows:
+    return _stated(("model",))
+
+
+LISTINGS: dict[str, Callable[[], Rows]] = {
+    "policies": _policies,
+    "scenarios": _scenarios,
+    "models": _models,
+    "gpus": _gpus,
+    "traces": _traces,
+}
+
+
+def listing(what: str) -> tuple[Rows, Table]:
+    """Rows and a table of one kind.
+
+    Raises
+    ------
+    InputError
+        If there is no such kind.
+    """
+    if what not in LISTINGS:
+        raise InputError(f"list: {what!r} cannot be listed; {closest(what, LISTINGS)}")
+    rows = LISTINGS[what]()
+    table = Table(title=what, title_justify="left")
+    for heading in rows[0]:
+        table.add_column(heading, overflow="fold")
+    last = None
+    for row in rows:
+        cells = [str(value) for value in row.values()]
+        table.add_row("" if row["name"] == last else cells[0], *cells[1:])
+        last = row["name"]
+    return rows, table

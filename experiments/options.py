@@ -1,0 +1,76 @@
+"""Options as the user writes them, parsed once for every command."""
+
+import math
+import re
+from pathlib import Path
+
+from simulator.errors import InputError
+from simulator.workload import Trace, merge_traces
+from traces.registry import OnBadRow, TraceRead, read_trace
+from traces.synthetic import load_profile, synthesise
+
+_SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[a-z]*)")
+
+
+def parse_duration_s(text: str, option: str) -> float:
+    """`90s`, `5m`, `1h`, `24h`, `1d`; a bare number is seconds.
+
+    Raises
+    ------
+    InputError
+        If it is no duration above zero.
+    """
+    match = _DURATION.fullmatch(text.strip().lower())
+    unit = (match["unit"] or "s") if match else ""
+    if match is None or unit not in _SECONDS or float(match["number"]) <= 0:
+        raise InputError(f"{option}: {text!r} is no duration above zero; expected for instance 30s, 5m, 1h or 1d")
+    return float(match["number"]) * _SECONDS[unit]
+
+
+def parse_factors(text: str) -> list[float]:
+    """Comma-separated factors above zero, in the order given.
+
+    Raises
+    ------
+    InputError
+        Naming the first that is none.
+    """
+    factors = []
+    for item in text.split(","):
+        try:
+            factor = float(item)
+        except ValueError:
+            factor = math.nan
+        if not (math.isfinite(factor) and factor > 0):
+            raise InputError(f"--factors: {item.strip()!r} is no factor above zero; expected for instance 1.0,1.1,1.5")
+        factors.append(factor)
+    return factors
+
+
+def read_traces(arguments: list[str], on_bad_row: OnBadRow) -> tuple[Trace, list[TraceRead]]:
+    """Read and merge traces, each given as `PATH` or as `SOURCE=PATH`.
+
+    Raises
+    ------
+    InputError
+        From the readers, with all files' problems together.
+    """
+    reads: list[TraceRead] = []
+    problems: list[str] = []
+    for argument in arguments:
+        source, separator, path = argument.partition("=")
+        if not separator or "/" in source or Path(argument).exists():
+            source, path = "", argument
+        try:
+            reads.append(read_trace(Path(path), source=source or None, on_bad_row=on_bad_row))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return merge_traces([read.trace for read in reads]), reads
+
+
+def synthetic_trace(profile: str, duration_s: float, rate_factor: float, seed: int) -> Trace:
+    """The trace that stands in when none is given."""
+    return synthesise(load_profile(profile), duration_s=duration_s, seed=seed, rate_factor=rate_factor)

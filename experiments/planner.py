@@ -1,0 +1,158 @@
+"""Problems from a scenario and a forecast, and the controller that lets a policy re-plan."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from experiments.demand import Demand, EwmaForecast
+from experiments.scenario import Scenario
+from policies.checker import check
+from simulator.batching import BatchingType, batching_problem
+from simulator.capacity import paper_problem
+from simulator.catalog import model_size, tier_size
+from simulator.engine import Past
+from simulator.errors import RunError
+from simulator.plan import Plan, PlanStatus
+from simulator.policy import Policy, StoppingRule
+from simulator.problem import CapacityRows, PlanningProblem, QueryType
+
+SECONDS_PER_H = 3600.0
+
+
+def build_problem(scenario: Scenario, demand: Demand, *, name: str, period_h: float) -> PlanningProblem:
+    """State the planning problem of one period; the budget per hour is spread over it by its length."""
+    limits = scenario.file.limits
+    common: dict[str, Any] = {
+        "name": name,
+        "period_h": period_h,
+        "budget_usd": limits.budget_usd_per_h * period_h,
+        "storage_price_usd_per_gb_h": limits.storage_price_usd_per_gb_h,
+        "storage_capacity_gb": limits.storage_capacity_gb,
+        "max_replicas": limits.max_replicas,
+        "configurations": scenario.configurations,
+        "error": scenario.error_of(scenario.configurations),
+    }
+    query_types = [
+        QueryType(
+            name=rule.name,
+            arrival_per_h=float(demand.arrival_per_h[i]),
+            input_tokens=float(demand.input_tokens[i]),
+            output_tokens=float(demand.output_tokens[i]),
+            delay_slo_s=rule.delay_slo_s,
+            error_slo=rule.error_slo,
+            delay_penalty_usd_per_query_s=rule.delay_penalty_usd_per_query_s,
+            unmet_penalty_usd_per_query=rule.unmet_penalty_usd_per_query,
+            unmet_cap=rule.unmet_cap,
+            token_storage_gb_per_token=rule.token_storage_gb_per_token,
+        )
+        for i, rule in enumerate(scenario.types)
+    ]
+    return _ROWS[scenario.file.capacity](scenario, demand, query_types, common)
+
+
+def _paper(scenario: Scenario, demand: Demand, query_types: list[QueryType], common: dict[str, Any]) -> PlanningProblem:
+    del demand
+    catalog = scenario.catalog
+    delays = [
+        scenario.delay_model.request_delay(
+            catalog.models[c.model], catalog.tiers[c.tier], c.tensor_parallel, c.pipeline_parallel
+        )
+        for c in scenario.configurations
+    ]
+    delay_s = np.array([[delay.delay_s(q.input_tokens, q.output_tokens) for delay in delays] for q in query_types])
+    problem = paper_problem(
+        **common,
+        query_types=query_types,
+        models=[model_size(model) for model in catalog.models.values()],
+        tiers=[tier_size(tier) for tier in catalog.tiers.values()],
+        delay_s=delay_s,
+    )
+    return replace(problem, cap=np.full_like(problem.cap, scenario.file.limits.cap))
+
+
+def _batching(
+    scenario: Scenario, demand: Demand, query_types: list[QueryType], common: dict[str, Any]
+) -> PlanningProblem:
+    types = []
+    for i, (query_type, rule) in enumerate(zip(query_types, scenario.types, strict=True)):
+        assert rule.tpot_slo_s is not None  # the scenario's schema demands it
+        types.append(
+            BatchingType(
+                query_type=query_type,
+                input_output=float(demand.input_output[i]),
+                output_squared=float(demand.output_squared[i]),
+                tpot_slo_s=rule.tpot_slo_s,
+                ttft_slo_s=rule.ttft_slo_s,
+            )
+        )
+    return batching_problem(
+        **common,
+        types=types,
+        catalog=scenario.catalog,
+        delay_model=scenario.delay_model,
+        tpot_targets_s=scenario.tpot_targets_s,
+        cap=scenario.file.limits.cap,
+        memory_utilisation=scenario.file.catalog.memory_utilisation,
+    )
+
+
+_ROWS: dict[CapacityRows, Callable[[Scenario, Demand, list[QueryType], dict[str, Any]], PlanningProblem]] = {
+    CapacityRows.PAPER: _paper,
+    CapacityRows.BATCHING: _batching,
+}
+
+
+class PlanningController:
+    """Forecasts, states the problem, asks the policy and has the checker judge the answer.
+
+    After the run it tells how often it re-planned, how long that took, and how many plans hit the time limit.
+    """
+
+    def __init__(self, scenario: Scenario, policy: Policy, *, interval_s: float, stop: StoppingRule, seed: int) -> None:
+        self._scenario = scenario
+        self._policy = policy
+        self._interval_h = interval_s / SECONDS_PER_H
+        self._forecast = EwmaForecast(scenario.types, scenario.file.forecast, interval_s)
+        self._stop = stop
+        self._seed = seed
+        self.calls = 0
+        self.planning_s = 0.0
+        self.time_limits_hit = 0
+
+    def replan(self, past: Past, incumbent: Plan | None) -> Plan:
+        """See `simulator.engine.Controller`.
+
+        Raises
+        ------
+        RunError
+            If the policy's plan breaks a constraint: a defect of the policy, not of the input.
+        """
+        self._forecast.observe(past)
+        name = f"{self._scenario.name}@{past.now_s:g}s"
+        problem = build_problem(self._scenario, self._forecast.demand(), name=name, period_h=self._interval_h)
+        started = time.perf_counter()
+        plan = self._policy.plan(problem, incumbent=incumbent, stop=self._stop, seed=self._seed)
+        self.planning_s += time.perf_counter() - started
+        self.calls += 1
+        self.time_limits_hit += plan.status is PlanStatus.TIME_LIMIT
+        if plan is not incumbent:
+            report = check(problem, plan)
+            if not report.accepted:
+                broken = "\n  ".join(map(str, report.violations))
+                raise RunError(f"policy {self._policy.name} broke the constraints of {name}:\n  {broken}")
+        return plan
+
+
+class FixedController:
+    """Keeps one given plan for the whole run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def replan(self, past: Past, incumbent: Plan | None) -> Plan:
+        """See `simulator.engine.Controller`."""
+        del past, incumbent
+        return self._plan

@@ -1,0 +1,290 @@
+"""Scenario files (TOML): query types by rules, limits, prices, catalog choice, engine and forecast settings."""
+
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError, model_validator
+
+from simulator.balancer import BALANCERS
+from simulator.catalog import Catalog, candidate_configurations, load_catalog
+from simulator.delay import DELAY_MODELS, DelayModel
+from simulator.errors import InputError
+from simulator.files import read_bytes
+from simulator.policy import StoppingRule
+from simulator.problem import CapacityRows, Configuration
+from simulator.reality import OnFailure
+from simulator.replica import Discipline
+from simulator.validation import StrictModel, closest, input_error
+from simulator.workload import Trace
+
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Degrees = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+
+MAX_LISTED = 5  # requests shown when no rule matches them
+
+
+class TokenRange(StrictModel):
+    """Both ends belong to the range; without `max` it is open."""
+
+    min: Count = 0
+    max: Count | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max is not None and self.max < self.min:
+            raise ValueError(f"max ({self.max}) must not be below min ({self.min})")
+        return self
+
+    def contains(self, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        inside = tokens >= self.min
+        return inside if self.max is None else inside & (tokens <= self.max)
+
+
+class ExpectedDemand(StrictModel):
+    """What the operator expects before the first request is seen; the forecast starts from it."""
+
+    arrival_per_h: NonNegative
+    input_tokens: NonNegative
+    output_tokens: NonNegative
+
+
+class QueryTypeRule(StrictModel):
+    """A query type: the requests that belong to it, its limits and its penalties."""
+
+    name: Annotated[str, Field(min_length=1)]
+    source: str | None = None
+    input_tokens: TokenRange = TokenRange()
+    output_tokens: TokenRange = TokenRange()
+    expected: ExpectedDemand
+    delay_slo_s: Positive
+    ttft_slo_s: Positive | None = None
+    tpot_slo_s: Positive | None = None
+    error_slo: Share
+    difficulty: Positive = 1.0
+    delay_penalty_usd_per_query_s: NonNegative = 0.0
+    unmet_penalty_usd_per_query: NonNegative
+    unmet_cap: Share = 1.0
+    token_storage_gb_per_token: NonNegative = 0.0
+
+
+class CatalogChoice(StrictModel):
+    """Which models and tiers may be rented, and at what price."""
+
+    file: str | None = None
+    models: tuple[str, ...] | None = None
+    tiers: tuple[str, ...] | None = None
+    tensor_parallel: Degrees = (1, 2, 4, 8)
+    pipeline_parallel: Degrees = (1,)
+    price_usd_per_gpu_h: dict[str, NonNegative] = Field(default_factory=dict)
+    memory_utilisation: Annotated[float, Field(gt=0, le=1)] = 0.9
+
+
+class Limits(StrictModel):
+    """Money and space. Budget and storage are stated per hour and in total; intervals take their part."""
+
+    budget_usd_per_h: NonNegative
+    storage_capacity_gb: NonNegative = 1000.0
+    storage_price_usd_per_gb_h: NonNegative = 0.0
+    max_replicas: Annotated[int, Field(ge=1)] = 8
+    cap: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class EngineChoice(StrictModel):
+    """How replicas serve and start."""
+
+    token_budget: Annotated[int, Field(ge=1)] = 2048
+    provisioning_s: NonNegative = 60.0
+    load_gb_per_s: Positive = 1.0
+    grace_s: NonNegative = 600.0
+    balancer: str = "least_outstanding_tokens"
+    failures_per_replica_h: NonNegative = 0.0
+    on_failure: OnFailure = OnFailure.REQUEUE
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.balancer not in BALANCERS:
+            raise ValueError(f"balancer {self.balancer!r} is unknown; known: {', '.join(BALANCERS)}")
+        return self
+
+
+class ForecastChoice(StrictModel):
+    """Exponentially weighted mean of the intervals seen so far, times a margin."""
+
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    margin: Positive = 1.0
+
+
+class StopChoice(StrictModel):
+    """Stopping rules of the policies in a replay; all but the time limit are deterministic."""
+
+    relative_gap: NonNegative = 0.01
+    max_nodes: Annotated[int, Field(ge=0)] | None = 2000
+    starts: Annotated[int, Field(ge=1)] = 12
+    iterations: Annotated[int, Field(ge=1)] = 200
+    time_limit_s: Positive | None = 120.0
+
+    def rule(self) -> StoppingRule:
+        return StoppingRule(**self.model_dump())
+
+
+class Synthetic(StrictModel):
+    """What stands in when no trace is given."""
+
+    profile: str = "azure-2023"
+    duration_s: Positive = 3600.0
+    rate_factor: Positive = 1.0
+
+
+class _File(StrictModel):
+    format: Literal["tokenfleet-scenario/1"]
+    name: str
+    description: str = ""
+    discipline: Discipline
+    capacity: CapacityRows
+    delay_model: str = "constant"
+    tpot_targets_s: tuple[Positive, ...] | None = None
+    catalog: CatalogChoice = CatalogChoice()
+    limits: Limits
+    engine: EngineChoice = EngineChoice()
+    forecast: ForecastChoice = ForecastChoice()
+    stop: StopChoice = StopChoice()
+    synthetic: Synthetic = Synthetic()
+    query_types: Annotated[tuple[QueryTypeRule, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = []
+        names = [rule.name for rule in self.query_types]
+        problems += [f"query_types names {name!r} twice" for name in sorted({n for n in names if names.count(n) > 1})]
+        if self.delay_model not in DELAY_MODELS:
+            problems.append(f"delay_model {self.delay_model!r} is unknown; known: {', '.join(DELAY_MODELS)}")
+        if self.capacity is CapacityRows.BATCHING:
+            problems += [
+                f"query_types[{i}].tpot_slo_s is missing: `batching` capacity needs one for {rule.name!r}"
+                for i, rule in enumerate(self.query_types)
+                if rule.tpot_slo_s is None
+            ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scenario:
+    """A scenario file with its catalog read and its configurations listed."""
+
+    file: _File
+    catalog: Catalog
+    delay_model: DelayModel
+    configurations: tuple[Configuration, ...]
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    @property
+    def types(self) -> tuple[QueryTypeRule, ...]:
+        return self.file.query_types
+
+    @property
+    def tpot_targets_s(self) -> tuple[float, ...]:
+        """Operating points of the `batching` rows: those stated, else the distinct TPOT limits."""
+        stated = self.file.tpot_targets_s
+        return stated if stated else tuple(sorted({t.tpot_slo_s for t in self.types if t.tpot_slo_s is not None}))
+
+    def error_of(self, configurations: tuple[Configuration, ...]) -> npt.NDArray[np.float64]:
+        """Shape (types, configurations): error of the model x factor of the precision x difficulty of the type."""
+        base = np.array(
+            [self.catalog.models[c.model].error * self.catalog.tiers[c.tier].error_factor for c in configurations]
+        )
+        difficulty = np.array([rule.difficulty for rule in self.types], dtype=np.float64)
+        return np.outer(difficulty, base)
+
+
+def shipped_scenarios() -> dict[str, str]:
+    """Names of the shipped scenarios with their descriptions."""
+    folder = resources.files("experiments") / "scenarios"
+    files = sorted(item.name for item in folder.iterdir() if item.name.endswith(".toml"))
+    return {
+        name.removesuffix(".toml"): str(tomllib.loads((folder / name).read_text("utf-8")).get("description", ""))
+        for name in files
+    }
+
+
+def load_scenario(name_or_path: str) -> Scenario:
+    """Load a shipped scenario by name, or a user's by path (anything with a slash or ending in `.toml`).
+
+    Raises
+    ------
+    InputError
+        Naming the file and every field that is missing, unknown or out of range; or an unknown scenario, model or tier.
+    """
+    if "/" in name_or_path or name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+        return _parse(read_bytes(path), str(path), path.parent)
+    known = shipped_scenarios()
+    if name_or_path not in known:
+        raise InputError(
+            f"unknown scenario {name_or_path!r}; {closest(name_or_path, known)}; or a path to a .toml file"
+        )
+    resource = resources.files("experiments") / "scenarios" / f"{name_or_path}.toml"
+    return _parse(resource.read_bytes(), f"scenario {name_or_path}", Path())
+
+
+def _parse(data: bytes, source: str, folder: Path) -> Scenario:
+    try:
+        raw = tomllib.loads(data.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: expected TOML: {error}") from None
+    try:
+        file = _File.model_validate(raw)
+    except ValidationError as error:
+        raise input_error(source, error) from None
+    choice = file.catalog
+    try:
+        catalog = load_catalog(None if choice.file is None else folder / choice.file).select(
+            models=choice.models, tiers=choice.tiers, price_overrides=choice.price_usd_per_gpu_h
+        )
+        configurations = candidate_configurations(
+            catalog, choice.tensor_parallel, choice.pipeline_parallel, choice.memory_utilisation
+        )
+    except InputError as error:
+        raise InputError(f"{source}: catalog: {problem}" for problem in error.problems) from None
+    return Scenario(
+        file=file, catalog=catalog, delay_model=DELAY_MODELS[file.delay_model](), configurations=configurations
+    )
+
+
+def classify(scenario: Scenario, trace: Trace) -> npt.NDArray[np.int32]:
+    """Give each request the first query type whose rule matches.
+
+    Raises
+    ------
+    InputError
+        If no rule matches some requests: how many there are, and what the first of them look like.
+    """
+    result = np.full(len(trace), -1, dtype=np.int32)
+    for index, rule in enumerate(scenario.types):
+        matches = rule.input_tokens.contains(trace.input_tokens) & rule.output_tokens.contains(trace.output_tokens)
+        if rule.source is not None:
+            matches &= trace.source == (trace.sources.index(rule.source) if rule.source in trace.sources else -1)
+        result[matches & (result < 0)] = index
+    missed = np.flatnonzero(result < 0)
+    if len(missed):
+        examples = [
+            f"  request {i}: source {trace.sources[trace.source[i]]!r}, {trace.input_tokens[i]} input and "
+            f"{trace.output_tokens[i]} output tokens"
+            for i in missed[:MAX_LISTED]
+        ]
+        more = [f"  and {len(missed) - MAX_LISTED} more"] if len(missed) > MAX_LISTED else []
+        head = f"scenario {scenario.name}: no query type matches {len(missed)} of {len(trace)} requests:"
+        raise InputError("\n".join([head, *examples, *more]))
+    return result

@@ -1,0 +1,133 @@
+"""The stress sweep: plan at nominal, then let delay and error be worse than planned.
+
+Two ways, side by side. *Analytic* (stage 2 of arXiv 2604.07472): the placement is fixed, the true delay and error are the
+nominal ones times a factor, and the routing is re-optimised as an LP with the unmet penalty. *Simulated*: the plan with
+its own routing is replayed in a world that is slower and errs more by the factor.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments.demand import expected_demand
+from experiments.planner import build_problem
+from experiments.replay import reality_of, replay_plan
+from experiments.scenario import Scenario
+from policies.checker import check
+from policies.routing import route
+from simulator.errors import RunError
+from simulator.plan import Plan, plan_arrays, plan_cost_usd
+from simulator.policy import Policy, StoppingRule
+from simulator.problem import PlanningProblem
+from simulator.workload import Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StressPoint:
+    """One policy at one factor."""
+
+    policy: str
+    seed: int
+    factor: float
+    analytic: Mapping[str, Any]
+    simulated: Mapping[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy,
+            "seed": self.seed,
+            "factor": self.factor,
+            "analytic": dict(self.analytic),
+            "simulated": None if self.simulated is None else dict(self.simulated),
+        }
+
+
+def nominal_problem(scenario: Scenario) -> PlanningProblem:
+    """The scenario's expected demand for one hour."""
+    return build_problem(scenario, expected_demand(scenario.types), name=f"{scenario.name}@nominal", period_h=1.0)
+
+
+def plan_nominal(problem: PlanningProblem, policy: Policy, stop: StoppingRule, seed: int) -> Plan:
+    """Plan once, at nominal delay and error, and have the checker judge the plan."""
+    plan = policy.plan(problem, incumbent=None, stop=stop, seed=seed)
+    report = check(problem, plan)
+    if not report.accepted:
+        broken = "\n  ".join(map(str, report.violations))
+        raise RunError(f"policy {policy.name} broke the constraints of {problem.name}:\n  {broken}")
+    return plan
+
+
+def analytic_point(problem: PlanningProblem, plan: Plan, factor: float) -> dict[str, Any]:
+    """Stage 2: cost of the fixed placement after LP re-routing, all figures None if no routing keeps the unmet caps."""
+    replicas = plan_arrays(problem, plan).replicas
+    arrays = route(problem, replicas, delay_factor=factor, error_factor=factor)
+    if arrays is None:
+        return {"feasible": False, "cost_usd": None, "cost_parts_usd": None, "unmet_share": None}
+    parts = plan_cost_usd(problem, arrays)
+    parts["delay_penalty"] *= factor
+    demand = problem.arrival_per_h
+    return {
+        "feasible": True,
+        "cost_usd": sum(parts.values()),
+        "cost_parts_usd": parts,
+        "unmet_share": float(arrays.unmet @ demand / demand.sum()) if demand.sum() else 0.0,
+    }
+
+
+def simulated_point(scenario: Scenario, trace: Trace, plan: Plan, factor: float, seed: int) -> dict[str, Any]:
+    """The plan with its own routing in a world that is worse by the factor."""
+    reality = reality_of(scenario, delay_factor=factor, error_factor=factor)
+    run = replay_plan(scenario, trace, plan, interval_s=300.0, seed=seed, reality=reality)
+    requests = run.result.requests
+    return {
+        "cost_usd": run.summary["cost_usd"],
+        "cost_parts_usd": run.summary["cost_parts_usd"],
+        "arrived": len(requests),
+        "violation_share": float(np.mean(run.judgement.violated)),
+        "unserved_share": float(np.mean(~requests.served)),
+        "e2e_s": run.summary["e2e_s"],
+        "type_intervals": run.summary["type_intervals"],
+        "type_intervals_delay_broken": run.summary["type_intervals_delay_broken"],
+        "type_intervals_error_broken": run.summary["type_intervals_error_broken"],
+    }
+
+
+def stress(
+    problem: PlanningProblem,
+    policies: Sequence[Policy],
+    factors: Sequence[float],
+    *,
+    stop: StoppingRule,
+    seed: int,
+    scenario: Scenario | None = None,
+    trace: Trace | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> list[StressPoint]:
+    """Evaluate every policy's nominal plan at every factor.
+
+    Parameters
+    ----------
+    scenario, trace
+        The world to simulate in and its arrivals; without them only the analytic way is gone.
+    """
+    points = []
+    for p, policy in enumerate(policies):
+        plan = plan_nominal(problem, policy, stop, seed)
+        for f, factor in enumerate(factors):
+            simulated = None
+            if scenario is not None and trace is not None:
+                simulated = simulated_point(scenario, trace, plan, factor, seed)
+            points.append(
+                StressPoint(
+                    policy=policy.name,
+                    seed=seed,
+                    factor=factor,
+                    analytic=analytic_point(problem, plan, factor),
+                    simulated=simulated,
+                )
+            )
+            if progress is not None:
+                progress((p * len(factors) + f + 1) / (len(policies) * len(factors)))
+    return points

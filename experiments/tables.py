@@ -1,0 +1,112 @@
+"""Tables for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from policies.checker import CheckReport
+from simulator.plan import Plan, describe
+
+DASH = "-"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return DASH if value is None else f"{value:,.{digits}f}"
+
+
+def _seconds(values: Mapping[str, float | None], unit: float = 1.0, digits: int = 2) -> str:
+    return " / ".join(_number(None if value is None else value * unit, digits) for value in values.values())
+
+
+def replay_table(summaries: Sequence[Mapping[str, Any]], machines: Sequence[Mapping[str, float]], title: str) -> Table:
+    """One column per policy: a reader compares along the rows, and a narrow terminal still holds it."""
+    table = Table(title=title, title_justify="left", show_lines=False)
+    table.add_column("", style="bold", no_wrap=True)
+    for summary in summaries:
+        table.add_column(str(summary["policy"]), justify="right")
+
+    def row(label: str, values: Sequence[str], section: bool = False) -> None:
+        table.add_row(label, *values, end_section=section)
+
+    row("cost [USD]", [_number(s["cost_usd"]) for s in summaries])
+    for part in summaries[0]["cost_parts_usd"]:
+        row(f"  {part.replace('_', ' ')}", [_number(s["cost_parts_usd"][part]) for s in summaries])
+    row("GPU-hours", [_number(s["gpu_hours"]) for s in summaries], section=True)
+    for key in ("arrived", "served", "rejected", "failed", "in_flight"):
+        row(key.replace("_", " "), [f"{s[key]:,}" for s in summaries])
+    row("out of SLO", [f"{s['slo_violations']:,} ({_share(s['slo_violations'], s['arrived'])})" for s in summaries])
+    row(
+        "  late type-intervals",
+        [f"{s['type_intervals_delay_broken']} of {s['type_intervals']}" for s in summaries],
+    )
+    row("  error type-intervals", [f"{s['type_intervals_error_broken']} of {s['type_intervals']}" for s in summaries])
+    goodput = [DASH if s["goodput_share"] is None else f"{s['goodput_share']:.1%}" for s in summaries]
+    row("goodput (within SLO)", goodput, section=True)
+    row("TTFT p50/p95/p99 [s]", [_seconds(s["ttft_s"]) for s in summaries])
+    row("TPOT p50/p95/p99 [ms]", [_seconds(s["tpot_s"], 1000, 1) for s in summaries])
+    row("E2E  p50/p95/p99 [s]", [_seconds(s["e2e_s"]) for s in summaries], section=True)
+    row("re-plans", [f"{s['replans']} ({s['plan_changes']} changed)" for s in summaries])
+    row("planning [s]", [_number(m["planning_s"]) for m in machines])
+    row("engine [CPU s]", [_number(m["engine_cpu_s"]) for m in machines])
+    row("time limit hit", [str(s["time_limits_hit"]) for s in summaries])
+    return table
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else DASH
+
+
+def plan_table(plan: Plan, parts: Mapping[str, float]) -> Table:
+    """Deployments with the query types that go to them, and the cost by its parts."""
+    table = Table(title=f"{plan.policy} on {plan.problem}", title_justify="left")
+    table.add_column("deployment")
+    table.add_column("replicas", justify="right")
+    table.add_column("GPUs", justify="right")
+    table.add_column("query types (share)")
+    for deployment in plan.deployments:
+        c = deployment.configuration
+        served = [f"{r.query_type} {r.share:.1%}" for r in plan.routing if (r.model, r.tier) == c.pair]
+        table.add_row(describe(c), str(deployment.replicas), str(c.gpus * deployment.replicas), ", ".join(served))
+    for name, share in plan.unmet:
+        table.add_row(Text("unmet", style="red"), "", "", f"{name} {share:.1%}")
+    table.caption = ", ".join(f"{part.replace('_', ' ')} {value:.4f}" for part, value in parts.items()) + " USD"
+    table.caption_justify = "left"
+    return table
+
+
+def check_lines(report: CheckReport) -> list[str]:
+    """The checker's verdict, a line each."""
+    if report.accepted:
+        return [f"accepted: every constraint holds; cost {report.cost_usd:.6f} USD"]
+    return [f"refused: {len(report.violations)} broken", *(f"  {violation}" for violation in report.violations)]
+
+
+def stress_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """One row per policy and factor."""
+    table = Table(title=title, title_justify="left")
+    for heading in (
+        "policy",
+        "factor",
+        "cost, re-routed [USD]",
+        "unmet",
+        "cost, simulated [USD]",
+        "out of SLO",
+        "not served",
+    ):
+        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    last = None
+    for row in rows:
+        analytic, simulated = row["analytic"], row["simulated"]
+        table.add_row(
+            str(row["policy"]) if row["policy"] != last else "",
+            f"{row['factor']:g}",
+            _number(analytic["cost_usd"]),
+            DASH if analytic["unmet_share"] is None else f"{analytic['unmet_share']:.1%}",
+            DASH if simulated is None else _number(simulated["cost_usd"]),
+            DASH if simulated is None else f"{simulated['violation_share']:.1%}",
+            DASH if simulated is None else f"{simulated['unserved_share']:.1%}",
+        )
+        last = row["policy"]
+    return table

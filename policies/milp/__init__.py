@@ -1,0 +1,5 @@
+"""The exact model: Pyomo states it, HiGHS solves it."""
+
+from policies.milp.policy import Milp
+
+__all__ = ["Milp"]

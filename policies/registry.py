@@ -1,0 +1,109 @@
+"""The policies by name: a new one is a module and one line here.
+
+A policy is written as `name`, as `name[options]` (`agh[-m1,-local]`, `static[milp]`), or as `path/to/file.py:ClassName`
+for a policy of the user's own.
+"""
+
+import importlib.util
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import cast
+
+from policies.adaptive import Agh
+from policies.greedy import Gh
+from policies.milp import Milp
+from policies.static import Static
+from simulator.errors import InputError
+from simulator.policy import Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyEntry:
+    """One line of the registry: `make(options)` gets the text in the brackets, None without brackets."""
+
+    make: Callable[[str | None], Policy]
+    summary: str
+
+
+def _plain(policy: Policy) -> Callable[[str | None], Policy]:
+    def make(options: str | None) -> Policy:
+        if options is not None:
+            raise InputError(f"policy {policy.name!r} takes no options, found [{options}]")
+        return policy
+
+    return make
+
+
+def _switched(policy: type[Gh] | type[Agh]) -> Callable[[str | None], Policy]:
+    """Options `-m1,-local` switch mechanisms off; the mechanisms are the policy's fields."""
+    mechanisms = [field.name for field in fields(policy)]
+
+    def make(options: str | None) -> Policy:
+        off = [] if options is None else [option.strip() for option in options.split(",")]
+        unknown = [option for option in off if not option.startswith("-") or option[1:] not in mechanisms]
+        if unknown:
+            known = ", ".join(f"-{name}" for name in mechanisms)
+            raise InputError(f"policy {policy().name!r} has no option {unknown[0]!r}; known: {known}")
+        return policy(**{option[1:]: False for option in off})
+
+    return make
+
+
+POLICIES: dict[str, PolicyEntry] = {
+    "gh": PolicyEntry(make=_switched(Gh), summary="greedy heuristic of arXiv 2604.07472"),
+    "agh": PolicyEntry(
+        make=_switched(Agh), summary="adaptive greedy: multi-start, relocate, consolidate, LP routing"
+    ),
+    "milp": PolicyEntry(make=_plain(Milp()), summary="exact mixed-integer program (Pyomo, HiGHS) with bound and gap"),
+    "static": PolicyEntry(
+        make=lambda options: Static(make_policy(options or "agh")),
+        summary="plan once with the policy in brackets (static[milp]; default agh), never again",
+    ),
+}
+
+_SPEC = re.compile(r"(?P<name>[A-Za-z0-9_+-]+)(\[(?P<options>.*)\])?", re.DOTALL)
+
+
+def make_policy(text: str) -> Policy:
+    """Make the policy that `text` names.
+
+    Raises
+    ------
+    InputError
+        If the name, an option, the file or the class does not exist, or the class is no policy.
+    """
+    if ".py:" in text:
+        return _from_file(text)
+    match = _SPEC.fullmatch(text.strip())
+    entry = POLICIES.get(match["name"]) if match else None
+    if match is None or entry is None:
+        known = ", ".join(sorted(POLICIES))
+        raise InputError(f"unknown policy {text!r}; known: {known}, or path/to/file.py:ClassName")
+    return entry.make(match["options"])
+
+
+def _from_file(text: str) -> Policy:
+    path_text, _, class_name = text.rpartition(":")
+    path = Path(path_text)
+    if not path.is_file():
+        raise InputError(f"policy {text!r}: no such file: {path}")
+    spec = importlib.util.spec_from_file_location(f"user_policy_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"policy {text!r}: {path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"policy {text!r}: {path} fails on import: {type(error).__name__}: {error}") from error
+    made = getattr(module, class_name, None)
+    if made is None:
+        raise InputError(f"policy {text!r}: {path} has no class {class_name!r}")
+    try:
+        policy = made()
+    except TypeError as error:
+        raise InputError(f"policy {text!r}: {class_name}() cannot be made without arguments: {error}") from None
+    if not isinstance(getattr(policy, "name", None), str) or not callable(getattr(policy, "plan", None)):
+        raise InputError(f"policy {text!r}: expected an attribute `name` and a method `plan` (simulator/policy.py)")
+    return cast(Policy, policy)

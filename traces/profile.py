@@ -1,0 +1,186 @@
+"""What a synthetic trace needs to know of a real one: `traces/profiles/*.toml`."""
+
+import itertools
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from simulator.errors import InputError
+from simulator.validation import StrictModel, input_error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateComponent:
+    """One factor of the arrival rate: a level of mean one, drawn anew at the points of a Poisson process.
+
+    Its autocovariance is `squared_cv * exp(-lag / time_scale_s)`.
+
+    Attributes
+    ----------
+    time_scale_s
+        Mean time from one draw to the next.
+    squared_cv
+        Variance of the level (its mean is one). At least `1 / on_share - 1`.
+    on_share
+        Probability of a level above zero, which is log-normal; with the rest of the probability it is zero: silence.
+    """
+
+    time_scale_s: float
+    squared_cv: float
+    on_share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceProfile:
+    """Statistics of one source of requests.
+
+    Attributes
+    ----------
+    rate_per_s
+        Mean arrival rate.
+    dispersion
+        Measured index of dispersion of counts (variance over mean) by window in seconds.
+    gap_cv
+        Measured coefficient of variation of the times between arrivals.
+    spearman
+        Rank correlation of input and output tokens.
+    input_tokens, output_tokens
+        Quantiles at `Profile.quantile_levels`.
+    modulation
+        Fitted factors of the arrival rate.
+    """
+
+    name: str
+    rate_per_s: float
+    dispersion: dict[float, float]
+    gap_cv: float
+    spearman: float
+    input_tokens: tuple[float, ...]
+    output_tokens: tuple[float, ...]
+    modulation: tuple[RateComponent, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Statistics of a trace, source by source. `quantile_levels` rise from 0 to 1."""
+
+    name: str
+    attribution: str
+    quantile_levels: tuple[float, ...]
+    sources: tuple[SourceProfile, ...]
+
+
+Positive = Annotated[float, Field(gt=0)]
+Tokens = Annotated[float, Field(ge=0, le=2**31 - 1)]
+
+
+class _RateComponent(StrictModel):
+    time_scale_s: Positive
+    squared_cv: Annotated[float, Field(ge=0)]
+    on_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _silence_explains_less_than_all(self) -> Self:
+        # Fitted values are rounded: allow for the last digit.
+        if (1 + self.squared_cv) * self.on_share < 1 - 1e-3:
+            raise ValueError(f"squared_cv must be at least 1 / on_share - 1 = {1 / self.on_share - 1:.6g}")
+        return self
+
+
+class _Dispersion(StrictModel):
+    window_s: Positive
+    index: Positive
+
+
+class _Source(StrictModel):
+    name: Annotated[str, Field(min_length=1)]
+    rate_per_s: Positive
+    gap_cv: Positive
+    spearman: Annotated[float, Field(ge=-1, le=1)]
+    dispersion: tuple[_Dispersion, ...]
+    input_tokens: tuple[Tokens, ...]
+    output_tokens: tuple[Tokens, ...]
+    modulation: tuple[_RateComponent, ...]
+
+
+class _Profile(StrictModel):
+    format: Literal["tokenfleet-profile/1"]
+    name: str
+    attribution: str
+    quantile_levels: tuple[float, ...]
+    sources: Annotated[tuple[_Source, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        levels, problems = self.quantile_levels, []
+        if levels[:1] != (0.0,) or levels[-1:] != (1.0,) or any(a >= b for a, b in itertools.pairwise(levels)):
+            problems.append("quantile_levels must rise from 0 to 1")
+        names = [source.name for source in self.sources]
+        problems += [f"sources names {name!r} twice" for name in sorted({n for n in names if names.count(n) > 1})]
+        for i, source in enumerate(self.sources):
+            for field in ("input_tokens", "output_tokens"):
+                quantiles = getattr(source, field)
+                if len(quantiles) != len(levels):
+                    problems.append(f"sources[{i}].{field} has {len(quantiles)} values, expected {len(levels)}")
+                if any(a > b for a, b in itertools.pairwise(quantiles)):
+                    problems.append(f"sources[{i}].{field} must not fall")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def list_profiles() -> tuple[str, ...]:
+    """Names of the profiles that the package carries."""
+    files = (resources.files("traces") / "profiles").iterdir()
+    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
+
+
+def load_profile(name: str = "azure-2023") -> Profile:
+    """Load a profile of the package.
+
+    Raises
+    ------
+    InputError
+        If there is none of this name.
+    """
+    if name not in list_profiles():
+        raise InputError(f"there is no trace profile {name!r}; known profiles: {', '.join(list_profiles())}")
+    file = resources.files("traces") / "profiles" / f"{name}.toml"
+    return parse_profile(file.read_text(encoding="utf-8"), name=f"traces/profiles/{name}.toml")
+
+
+def parse_profile(text: str, *, name: str) -> Profile:
+    """Parse a profile file (`tokenfleet-profile/1`) that messages call `name`.
+
+    Raises
+    ------
+    InputError
+        Naming each field that is missing, unknown, out of range or inconsistent.
+    """
+    try:
+        raw = _Profile.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{name}: expected TOML: {error}") from None
+    except ValidationError as error:
+        raise input_error(name, error) from None
+    return Profile(
+        name=raw.name,
+        attribution=raw.attribution,
+        quantile_levels=raw.quantile_levels,
+        sources=tuple(
+            SourceProfile(
+                name=source.name,
+                rate_per_s=source.rate_per_s,
+                dispersion={item.window_s: item.index for item in source.dispersion},
+                gap_cv=source.gap_cv,
+                spearman=source.spearman,
+                input_tokens=source.input_tokens,
+                output_tokens=source.output_tokens,
+                modulation=tuple(RateComponent(**item.model_dump()) for item in source.modulation),
+            )
+            for source in raw.sources
+        ),
+    )
