@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -66,31 +65,20 @@ OverwriteOption = Annotated[bool, typer.Option(help="Replace an earlier run in -
 def main() -> None:
     """Entry point: run the command and turn errors into messages and exit codes."""
     try:
-        app(standalone_mode=False)
+        app()
     except InputError as error:
-        shown = error.problems[:SHOWN_PROBLEMS]
-        for problem in shown:
-            err.print(f"[red]error:[/red] {escape(problem)}", soft_wrap=True, highlight=False)
-        if len(error.problems) > len(shown):
-            err.print(f"... and {len(error.problems) - len(shown)} more", highlight=False)
+        for problem in error.problems[:SHOWN_PROBLEMS]:
+            _complain(f"error: {problem}")
+        if len(error.problems) > SHOWN_PROBLEMS:
+            _complain(f"... and {len(error.problems) - SHOWN_PROBLEMS} more")
         sys.exit(2)
     except TokenfleetError as error:
-        err.print(f"[red]failed:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        _complain(f"failed: {error}")
         sys.exit(1)
-    except click.exceptions.Abort:
-        err.print("interrupted: nothing was written", highlight=False)
-        sys.exit(130)
-    except click.exceptions.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err.print("interrupted: nothing was written", highlight=False)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+
+
+def _complain(text: str) -> None:
+    err.print(text, style="red" if err.is_terminal else None, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -344,8 +332,10 @@ def stress_command(
     if as_json:
         print_json(result)
         return
-    title = f"{data.name}: planned at nominal, delay and error inflated; analytic cost per {data.period_h:g} h"
+    title = f"{data.name}: delay and error inflated after planning"
     out.print(stress_table(result["runs"], title))
+    over = "" if arrivals is None else f"; simulated over {arrivals.span_s / 60:.0f} min of arrivals, routing fixed"
+    out.print(f"re-routed: placement fixed, LP, per {data.period_h:g} h{over}", highlight=False, soft_wrap=True)
     if out_dir is not None:
         out.print(f"results and figure in {out_dir}: stress.json, stress.png", highlight=False, soft_wrap=True)
 

@@ -18,8 +18,6 @@ from experiments.replay import ReplayRun
 from experiments.scenario import Scenario
 from experiments.stress import StressPoint
 
-matplotlib.use("Agg")
-
 POLICY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 LINE_STYLES = ("-", "--", "-.", ":")
 TIER_COLOURS = (

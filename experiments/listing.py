@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from experiments.scenario import shipped_scenarios
 from policies.registry import POLICIES
@@ -77,7 +78,7 @@ def listing(what: str) -> tuple[Rows, Table]:
         table.add_column(heading, overflow="fold")
     last = None
     for row in rows:
-        cells = [str(value) for value in row.values()]
+        cells = [Text(str(value)) for value in row.values()]  # text, so that brackets are no markup
         table.add_row("" if row["name"] == last else cells[0], *cells[1:])
         last = row["name"]
     return rows, table

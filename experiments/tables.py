@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -22,10 +23,10 @@ def _seconds(values: Mapping[str, float | None], unit: float = 1.0, digits: int 
 
 def replay_table(summaries: Sequence[Mapping[str, Any]], machines: Sequence[Mapping[str, float]], title: str) -> Table:
     """One column per policy: a reader compares along the rows, and a narrow terminal still holds it."""
-    table = Table(title=title, title_justify="left", show_lines=False)
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("", style="bold", no_wrap=True)
     for summary in summaries:
-        table.add_column(str(summary["policy"]), justify="right")
+        table.add_column(escape(str(summary["policy"])), justify="right")
 
     def row(label: str, values: Sequence[str], section: bool = False) -> None:
         table.add_row(label, *values, end_section=section)
@@ -60,7 +61,7 @@ def _share(part: int, whole: int) -> str:
 
 def plan_table(plan: Plan, parts: Mapping[str, float]) -> Table:
     """Deployments with the query types that go to them, and the cost by its parts."""
-    table = Table(title=f"{plan.policy} on {plan.problem}", title_justify="left")
+    table = Table(title=escape(f"{plan.policy} on {plan.problem}"), title_justify="left")
     table.add_column("deployment")
     table.add_column("replicas", justify="right")
     table.add_column("GPUs", justify="right")
@@ -68,9 +69,11 @@ def plan_table(plan: Plan, parts: Mapping[str, float]) -> Table:
     for deployment in plan.deployments:
         c = deployment.configuration
         served = [f"{r.query_type} {r.share:.1%}" for r in plan.routing if (r.model, r.tier) == c.pair]
-        table.add_row(describe(c), str(deployment.replicas), str(c.gpus * deployment.replicas), ", ".join(served))
+        table.add_row(
+            escape(describe(c)), str(deployment.replicas), str(c.gpus * deployment.replicas), escape(", ".join(served))
+        )
     for name, share in plan.unmet:
-        table.add_row(Text("unmet", style="red"), "", "", f"{name} {share:.1%}")
+        table.add_row(Text("unmet", style="red"), "", "", escape(f"{name} {share:.1%}"))
     table.caption = ", ".join(f"{part.replace('_', ' ')} {value:.4f}" for part, value in parts.items()) + " USD"
     table.caption_justify = "left"
     return table
@@ -84,29 +87,27 @@ def check_lines(report: CheckReport) -> list[str]:
 
 
 def stress_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """One row per policy and factor."""
-    table = Table(title=title, title_justify="left")
-    for heading in (
-        "policy",
-        "factor",
-        "cost, re-routed [USD]",
-        "unmet",
-        "cost, simulated [USD]",
-        "out of SLO",
-        "not served",
-    ):
-        table.add_column(heading, justify="left" if heading == "policy" else "right")
-    last = None
-    for row in rows:
-        analytic, simulated = row["analytic"], row["simulated"]
-        table.add_row(
-            str(row["policy"]) if row["policy"] != last else "",
-            f"{row['factor']:g}",
-            _number(analytic["cost_usd"]),
-            DASH if analytic["unmet_share"] is None else f"{analytic['unmet_share']:.1%}",
-            DASH if simulated is None else _number(simulated["cost_usd"]),
-            DASH if simulated is None else f"{simulated['violation_share']:.1%}",
-            DASH if simulated is None else f"{simulated['unserved_share']:.1%}",
-        )
-        last = row["policy"]
+    """One row per policy and factor; the simulated columns are left out where nothing was simulated."""
+    simulated = any(row["simulated"] is not None for row in rows)
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("policy", no_wrap=True)
+    headings = ["factor", "re-routed [USD]", "unmet"]
+    for heading in headings + (["simulated [USD]", "out of SLO", "not served"] if simulated else []):
+        table.add_column(heading, justify="right")
+    for number, row in enumerate(rows):
+        first = number == 0 or rows[number - 1]["policy"] != row["policy"]
+        last = number + 1 == len(rows) or rows[number + 1]["policy"] != row["policy"]
+        cells = [escape(str(row["policy"])) if first else "", f"{row['factor']:g}", *_analytic_cells(row["analytic"])]
+        table.add_row(*cells, *(_simulated_cells(row["simulated"]) if simulated else []), end_section=last)
     return table
+
+
+def _analytic_cells(analytic: Mapping[str, Any]) -> list[str]:
+    if not analytic["feasible"]:
+        return ["infeasible", DASH]
+    return [_number(analytic["cost_usd"]), f"{analytic['unmet_share']:.1%}"]
+
+
+def _simulated_cells(simulated: Mapping[str, Any]) -> list[str]:
+    shares = (simulated["violation_share"], simulated["unserved_share"])
+    return [_number(simulated["cost_usd"]), *(f"{share:.1%}" for share in shares)]

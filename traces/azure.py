@@ -37,8 +37,9 @@ def parse(data: bytes, *, name: str, source: str) -> ParsedRows:
     """Parse the rows of one file into a trace of one source.
 
     The trace starts at the first good row, truncated to microseconds as `datetime` has no more; `arrival_s` counts from
-    exactly there, so that the first one may be some hundred nanoseconds. Times are computed in integer nanoseconds. A
-    zone suffix is not kept: files without one are in UTC too.
+    exactly there, so that the first one may be some hundred nanoseconds. Times are computed in integer nanoseconds
+    and rounded once, when they become float64 (twice if the trace is longer than 104 days). A zone suffix is not kept:
+    files without one are in UTC too.
 
     See `traces.reader.Reader.parse` for the contract.
     """

@@ -24,7 +24,9 @@ AZURE_2023_ATTRIBUTION = (
 )
 
 WINDOWS_S = (1.0, 10.0, 60.0)
-QUANTILE_LEVELS = (0.0, 0.001, 0.005, *(round(0.01 * k, 2) for k in range(1, 100)), 0.995, 0.999, 1.0)
+_PERCENT = tuple(round(0.01 * k, 2) for k in range(1, 100))
+QUANTILE_LEVELS = (0.0, 0.001, 0.005, *_PERCENT, 0.9925, 0.995, 0.9975, 0.999, 0.9995, 0.9999, 1.0)
+"""Fine at the upper end, where the mean and more so the variance of the tokens are made."""
 
 TIME_SCALES_S = (0.5, 3.0, 120.0)
 """Time scales of the log-normal factors. The longest gives an hour some thirty levels: with the 475 s that fit the
@@ -132,7 +134,7 @@ def _component(component: RateComponent) -> str:
 
 
 def _array(name: str, values: tuple[float, ...], per_line: int = 15) -> str:
-    texts = [f"{round(value, 3 if value < 1 else 1):.10g}" for value in values]
+    texts = [f"{round(value, 4 if value < 1 else 1):.10g}" for value in values]
     rows = [", ".join(texts[k : k + per_line]) for k in range(0, len(texts), per_line)]
     return f"{name} = [\n" + "".join(f"  {row},\n" for row in rows) + "]"
 

@@ -133,14 +133,14 @@ def _arrivals(
 def _levels(
     component: RateComponent, horizon_s: float, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Times, beginning with zero, from which the factor has each level, and the levels."""
+    """Times, beginning with zero, from which the factor has each level, and the levels up to a constant."""
     draws = rng.poisson(horizon_s / component.time_scale_s)
     times_s = np.concatenate([[0.0], np.sort(rng.random(draws)) * horizon_s])
-    # E[level] = 1 and E[level^2] = 1 + squared_cv over both silence and log-normal levels.
+    # Silence alone has 1 + squared_cv = 1 / on_share; a log-normal level multiplies this by the exponential of the
+    # variance of its logarithm. The mean is left out: the caller scales the product of all factors.
     log_variance = max(math.log((1 + component.squared_cv) * component.on_share), 0.0)
-    log_level = math.sqrt(log_variance) * rng.standard_normal(draws + 1) - log_variance / 2
-    on = rng.random(draws + 1) < component.on_share
-    return times_s, np.where(on, np.exp(log_level) / component.on_share, 0.0)
+    level = np.exp(math.sqrt(log_variance) * rng.standard_normal(draws + 1))
+    return times_s, np.where(rng.random(draws + 1) < component.on_share, level, 0.0)
 
 
 def _tokens(

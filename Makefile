@@ -1,0 +1,47 @@
+# `make demo` and `make test` are all that a newcomer needs; both make .venv themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format nightly clean
+
+help:
+	@echo "make demo     replay an hour of LLM traffic under gh, agh and milp; table here, figures in out/demo"
+	@echo "make test     ruff, mypy --strict, import-linter and pytest"
+	@echo "make nightly  the long tests too"
+	@echo "make format   let ruff format and fix"
+	@echo "make clean    remove .venv and everything made"
+
+# The environment is made anew whenever the dependencies change.
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed, found $$($(PYTHON) --version); set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/tokenfleet replay --policy gh --policy agh --policy milp --interval 5m --seed 0 --out out/demo --overwrite
+
+test: check
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n $(WORKERS) -m "not slow"
+
+nightly: $(STAMP)
+	$(BIN)/pytest -n $(WORKERS)
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) out build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
