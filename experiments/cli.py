@@ -203,12 +203,9 @@ def _arrivals(
 def _tell_about_rows(reads: Sequence[TraceRead]) -> None:
     for read in reads:
         if read.rows_skipped:
-            out.print(
-                f"{read.path}: skipped {read.rows_skipped} of {read.rows_in_file} rows; the first: {read.first_problems[0]}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            counts = f"skipped {read.rows_skipped} of {read.rows_in_file} rows"
+            text = f"{read.path}: {counts}; the first: {read.first_problems[0]}"
+            out.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _tell_about_time_limits(runs: Sequence[ReplayRun]) -> None:

@@ -91,9 +91,9 @@ def _union_s(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
 def cost_by_interval(scenario: Scenario, result: RunResult, edges: FloatColumn) -> dict[str, FloatColumn]:
     """Money [USD] per interval by its parts, as it was really spent.
 
-    Rental: what was rented, from the order to the end, start-up included; the start-up of the first fleet falls into the
-    first interval. Model storage: while any replica of a (model, tier) is rented. Token storage and delay penalty: per
-    served request, at its arrival. Unmet penalty: per request that was not served, whatever the reason.
+    Rental: what was rented, from the order to the end, start-up included; the start-up of the first fleet falls into
+    the first interval. Model storage: while any replica of a (model, tier) is rented. Token storage and delay penalty:
+    per served request, at its arrival. Unmet penalty: per request that was not served, whatever the reason.
     """
     requests, limits = result.requests, scenario.file.limits
     hours = np.zeros(len(edges) - 1)

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from experiments.planner import FixedController, PlanningController
 from experiments.scenario import Scenario, classify
 from simulator.engine import EngineSettings, ReferenceEngine, Workload
 from simulator.errors import InputError
+from simulator.fleet import deployment_key
 from simulator.plan import Plan
 from simulator.policy import Policy
 from simulator.reality import Reality
@@ -159,7 +161,7 @@ def _run(
         "engine": ENGINE,
         **summarise(scenario, result, judgement, interval_s),
         "replans": replans,
-        "plan_changes": len(result.plans) - 1,
+        "fleet_changes": fleet_changes(result),
         "time_limits_hit": limits_hit,
     }
     machine = MachineTimes(
@@ -176,6 +178,12 @@ def _run(
         summary=summary,
         machine=machine,
     )
+
+
+def fleet_changes(result: RunResult) -> int:
+    """Plans that asked for another fleet than the one before; a plan may change the routing alone."""
+    fleets = [{deployment_key(d.configuration): d.replicas for d in plan.deployments} for _, plan in result.plans]
+    return sum(before != after for before, after in pairwise(fleets))
 
 
 def refuse_unfit_plan(scenario: Scenario, plan: Plan) -> None:

@@ -1,8 +1,8 @@
 """The stress sweep: plan at nominal, then let delay and error be worse than planned.
 
-Two ways, side by side. *Analytic* (stage 2 of arXiv 2604.07472): the placement is fixed, the true delay and error are the
-nominal ones times a factor, and the routing is re-optimised as an LP with the unmet penalty. *Simulated*: the plan with
-its own routing is replayed in a world that is slower and errs more by the factor.
+Two ways, side by side. *Analytic* (stage 2 of arXiv 2604.07472): the placement is fixed, the true delay and error are
+the nominal ones times a factor, and the routing is re-optimised as an LP with the unmet penalty. *Simulated*: the plan
+with its own routing is replayed in a world that is slower and errs more by the factor.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -17,10 +17,6 @@ def _number(value: float | None, digits: int = 2) -> str:
     return DASH if value is None else f"{value:,.{digits}f}"
 
 
-def _seconds(values: Mapping[str, float | None], unit: float = 1.0, digits: int = 2) -> str:
-    return " / ".join(_number(None if value is None else value * unit, digits) for value in values.values())
-
-
 def replay_table(summaries: Sequence[Mapping[str, Any]], machines: Sequence[Mapping[str, float]], title: str) -> Table:
     """One column per policy: a reader compares along the rows, and a narrow terminal still holds it."""
     table = Table(title=escape(title), title_justify="left")
@@ -45,10 +41,17 @@ def replay_table(summaries: Sequence[Mapping[str, Any]], machines: Sequence[Mapp
     row("  error type-intervals", [f"{s['type_intervals_error_broken']} of {s['type_intervals']}" for s in summaries])
     goodput = [DASH if s["goodput_share"] is None else f"{s['goodput_share']:.1%}" for s in summaries]
     row("goodput (within SLO)", goodput, section=True)
-    row("TTFT p50/p95/p99 [s]", [_seconds(s["ttft_s"]) for s in summaries])
-    row("TPOT p50/p95/p99 [ms]", [_seconds(s["tpot_s"], 1000, 1) for s in summaries])
-    row("E2E  p50/p95/p99 [s]", [_seconds(s["e2e_s"]) for s in summaries], section=True)
-    row("re-plans", [f"{s['replans']} ({s['plan_changes']} changed)" for s in summaries])
+    for name, key, unit, scale in (
+        ("TTFT", "ttft_s", "s", 1),
+        ("TPOT", "tpot_s", "ms", 1000),
+        ("E2E", "e2e_s", "s", 1),
+    ):
+        for quantile in summaries[0][key]:
+            values = [s[key][quantile] for s in summaries]
+            cells = [DASH if value is None else f"{value * scale:,.2f}" for value in values]
+            row(f"{name} {quantile} [{unit}]", cells, section=quantile == list(summaries[0][key])[-1])
+    row("re-plans", [str(s["replans"]) for s in summaries])
+    row("  that changed the fleet", [str(s["fleet_changes"]) for s in summaries])
     row("planning [s]", [_number(m["planning_s"]) for m in machines])
     row("engine [CPU s]", [_number(m["engine_cpu_s"]) for m in machines])
     row("time limit hit", [str(s["time_limits_hit"]) for s in summaries])

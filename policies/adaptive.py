@@ -1,10 +1,10 @@
 """`agh`: the adaptive greedy heuristic of arXiv 2604.07472.
 
-Multi-start: the construction of GH for several orders of the types. From each start a local search over placements, with
-the demand routed by the linear program of `routing.py` after every move, so that a move is judged by what it really
-costs and a type may be spread over deployments that only together keep its limits:
+Multi-start: the construction of GH for several orders of the types. From each start a local search over placements, the
+demand routed by the linear program of `routing.py` after every move, so that a move is judged by what it really costs
+and a type may be spread over deployments that only together keep its limits:
 
-- consolidate: empty a deployment, give back one of its replicas, or shrink it to fewer GPUs;
+- consolidate: empty a deployment, give back one of its replicas, or reshape it to GPUs that rent for no more;
 - relocate: take a type, or all types of one deployment, out of the plan and serve them anew, each time with the move of
   lowest marginal cost, which may open, grow or upgrade a deployment.
 
@@ -12,19 +12,23 @@ The cheapest plan of all starts is kept. The first start is GH itself, so AGH ne
 """
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
-from policies.fleet import SHARE_TOLERANCE, Fleet
 from policies.greedy import Greedy, name_with_switches
+from policies.infeasible import explain, over_cap
+from policies.placement import SHARE_TOLERANCE, Placement
 from policies.routing import route_deployments
 from simulator.errors import InfeasibleError
-from simulator.plan import Plan, PlanStatus, build_plan
+from simulator.plan import Plan, PlanArrays, PlanStatus, build_plan
 from simulator.policy import StoppingRule
 from simulator.problem import IntArray, PlanningProblem
 from simulator.rng import stream
+
+Step = Callable[[Placement], Iterator[Placement]]
 
 IMPROVEMENT_USD = 1e-7  # a move must gain more than rounding
 
@@ -45,7 +49,7 @@ def orders(problem: PlanningProblem, starts: int, seed: int) -> Iterator[IntArra
 class _Point:
     """A placement with its best routing."""
 
-    fleet: Fleet
+    placement: Placement
     excess: float  # unmet demand beyond the caps; only a plan without any is a plan
     cost_usd: float
     score_usd: float  # cost and the price of the excess
@@ -62,103 +66,100 @@ class _Search:
     local: bool
     consolidate: bool
     timed_out: bool = False
-    _routed: dict[bytes, _Point | None] = field(default_factory=dict)
+    _known: dict[bytes, _Point | float] = field(default_factory=dict)  # of a placement; or a score it cannot beat
 
-    def climb(self, start: Fleet, order: IntArray) -> _Point | None:
-        """Improve a placement until no move does, or the iterations or the time are used up."""
-        point = self._route(start, np.inf)
-        tried = 0
-        while point is not None and tried < self.iterations and not self.timed_out:
-            for fleet in self._neighbours(point.fleet, order):
-                tried += 1
-                better = self._route(fleet, point.score_usd - IMPROVEMENT_USD)
-                if better is not None:
-                    point = better
-                    break
-                if tried >= self.iterations or self._is_late():
-                    break
-            else:
-                break
+    def climb(self, start: Placement, order: IntArray) -> _Point | None:
+        """Improve a placement until a whole pass over the steps gains nothing, or iterations or time are used up."""
+        point, tried, improved = self._route(start, np.inf), 0, True
+        while point is not None and improved:
+            improved = False
+            for step in self._steps(point.placement, order):
+                for placement in step(point.placement):
+                    if tried == self.iterations or self._is_late():
+                        return point
+                    tried += 1
+                    better = self._route(placement, point.score_usd - IMPROVEMENT_USD)
+                    if better is not None:
+                        point, improved = better, True
+                        break
         return point
 
     def _is_late(self) -> bool:
         self.timed_out = self.timed_out or time.perf_counter() >= self.deadline_s
         return self.timed_out
 
-    def _route(self, fleet: Fleet, below_usd: float) -> _Point | None:
-        """The placement of `fleet` with its best routing, None unless that scores less than `below_usd`."""
-        if self._floor_usd(fleet) >= below_usd:
+    def _route(self, placement: Placement, below_usd: float) -> _Point | None:
+        """`placement` with its best routing, None unless that scores less than `below_usd`."""
+        if placement.cost_floor_usd() >= below_usd:
             return None
-        key = fleet.configuration.tobytes() + fleet.replicas.tobytes()
-        if key not in self._routed:
-            self._routed[key] = self._solve(fleet)
-        point = self._routed[key]
-        return point if point is not None and point.score_usd < below_usd else None
+        key = placement.configuration.tobytes() + placement.replicas.tobytes()
+        known = self._known.get(key, -np.inf)
+        if isinstance(known, float) and known < below_usd:
+            known = self._known[key] = self._solve(placement, below_usd) or below_usd
+        return known if isinstance(known, _Point) and known.score_usd < below_usd else None
 
-    def _solve(self, fleet: Fleet) -> _Point | None:
+    def _solve(self, placement: Placement, below_usd: float) -> _Point | None:
         # A unit of excess costs more than any plan could, so the search first looks for a plan that keeps the caps.
-        excess_usd = 10.0 * float(self.problem.unmet_usd.sum() + self.problem.rent_usd.max() * self.problem.max_replicas)
-        routing = route_deployments(self.problem, fleet.deployed, fleet.replicas[fleet.active], excess_usd=excess_usd)
+        dearest_usd = self.problem.rent_usd.max() * self.problem.max_replicas
+        excess_usd = 10.0 * float(1.0 + dearest_usd + self.problem.unmet_usd.sum())
+        replicas = placement.replicas[placement.active]
+        routing = route_deployments(
+            self.problem, placement.deployed, replicas, excess_usd=excess_usd, below_usd=below_usd
+        )
         if routing is None:
             return None
-        routed = Fleet.of(self.problem, routing.deployed, routing.replicas, routing.share)
-        score_usd = routing.cost_usd + excess_usd * routing.excess
-        return _Point(routed, routing.excess, routing.cost_usd, score_usd)
+        routed = Placement.of(self.problem, placement.deployed, replicas, routing.share)
+        return _Point(routed, routing.excess, routing.cost_usd, routing.cost_usd + excess_usd * routing.excess)
 
-    def _floor_usd(self, fleet: Fleet) -> float:
-        """A lower bound on the cost of a placement that spares most of the linear programs: every limit ignored."""
-        problem, a = self.problem, fleet.deployed
-        fixed_usd = problem.rent_usd[a] @ fleet.replicas[fleet.active] + problem.model_storage_usd[a].sum()
-        serve_usd = problem.delay_penalty_usd[:, a].min(axis=1, initial=np.inf) + problem.token_storage_usd
-        return float(fixed_usd + np.minimum(serve_usd, problem.unmet_usd).sum())
+    # -- steps: from a placement to a few neighbours ------------------------------------------------------------------
 
-    # -- neighbours of a placement --------------------------------------------------------------------------------------
-
-    def _neighbours(self, fleet: Fleet, order: IntArray) -> Iterator[Fleet]:
+    def _steps(self, placement: Placement, order: IntArray) -> Iterator[Step]:
+        pairs = [int(pair) for pair in placement.by_load()]
         if self.consolidate:
-            yield from self._consolidations(fleet)
+            yield from (partial(self._consolidate, pair) for pair in pairs)
         if self.local:
-            yield from self._relocations(fleet, order)
+            yield from (partial(self._relocate_type, int(i)) for i in order)
+            yield from (partial(self._relocate_deployment, pair, order) for pair in pairs)
 
-    def _consolidations(self, fleet: Fleet) -> Iterator[Fleet]:
-        """Less of one deployment, lightly loaded ones first [paper: AGH, consolidation]."""
-        for pair in self._by_load(fleet):
-            now, count = fleet.configuration[pair], fleet.replicas[pair]
-            closed = fleet.copy()
-            closed.close(pair)
-            yield closed
-            if count > 1:
-                fewer = fleet.copy()
-                fewer.replicas[pair] = count - 1
-                yield fewer
-            for a in np.flatnonzero(self.problem.pair_index == pair):
-                if a != now and self.problem.rent_usd[a] < self.problem.rent_usd[now] * count:
-                    smaller = fleet.copy()
-                    smaller.configuration[pair], smaller.replicas[pair] = a, 1
-                    yield smaller
+    def _consolidate(self, pair: int, placement: Placement) -> Iterator[Placement]:
+        """One deployment closed, a replica less, or reshaped for no more rent [paper: AGH, consolidation]."""
+        now, count = placement.configuration[pair], placement.replicas[pair]
+        if count == 0:  # an earlier step closed it
+            return
+        closed = placement.copy()
+        closed.close(pair)
+        yield closed
+        if count > 1:
+            fewer = placement.copy()
+            fewer.replicas[pair] = count - 1
+            yield fewer
+        rent_usd = self.problem.rent_usd
+        for a in np.flatnonzero(self.problem.pair_index == pair):
+            replicas = count
+            if rent_usd[a] > rent_usd[now]:
+                replicas = int(rent_usd[now] * count / rent_usd[a])
+            if a != now and replicas > 0:
+                other = placement.copy()
+                other.configuration[pair], other.replicas[pair] = a, replicas
+                yield other
 
-    def _relocations(self, fleet: Fleet, order: IntArray) -> Iterator[Fleet]:
-        """One type, or all types of one deployment, served anew [paper: AGH, relocate]."""
-        for i in order:
-            yield self._moved(fleet, [i], None)
-        for pair in self._by_load(fleet):
-            types = [i for i in order if fleet.share[i, pair] > SHARE_TOLERANCE]
-            yield self._moved(fleet, types, int(fleet.configuration[pair]))
+    def _relocate_type(self, i: int, placement: Placement) -> Iterator[Placement]:
+        """One type served anew [paper: AGH, relocate]."""
+        yield self._served_anew(placement, [i], None)
 
-    def _moved(self, fleet: Fleet, types: list[int], avoid: int | None) -> Fleet:
-        moved = fleet.copy()
+    def _relocate_deployment(self, pair: int, order: IntArray, placement: Placement) -> Iterator[Placement]:
+        """All types of one deployment served anew, by anything but its configuration [paper: AGH, relocate]."""
+        types = [int(i) for i in order if placement.share[i, pair] > SHARE_TOLERANCE]
+        if types:
+            yield self._served_anew(placement, types, int(placement.configuration[pair]))
+
+    def _served_anew(self, placement: Placement, types: list[int], avoid: int | None) -> Placement:
+        moved = placement.copy()
         moved.share[types] = 0.0
         moved.release_idle()
         for i in types:
             self.greedy.serve_anywhere(moved, i, avoid=avoid)
         return moved
-
-    def _by_load(self, fleet: Fleet) -> IntArray:
-        """Active pairs by rising use of their replicas."""
-        problem, a, share = self.problem, fleet.deployed, fleet.share[:, fleet.active]
-        load = (problem.load[:, a] * share).sum(axis=0) / problem.cap[a]
-        kv = (problem.kv[:, a] * share).sum(axis=0)
-        return fleet.active[np.argsort(np.maximum(load, kv) / fleet.replicas[fleet.active], kind="stable")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,9 @@ class Agh:
 
     @property
     def name(self) -> str:
-        return name_with_switches("agh", self)
+        return name_with_switches(
+            "agh", m1=self.m1, m2=self.m2, m3=self.m3, local=self.local, consolidate=self.consolidate
+        )
 
     def plan(self, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int) -> Plan:
         """Plan from `stop.starts` starts with up to `stop.iterations` moves each; `incumbent` plays no part.
@@ -186,10 +189,10 @@ class Agh:
         started = time.perf_counter()
         best, timed_out = self._search(problem, stop, seed)
         if best is None or best.excess > 0:
-            raise InfeasibleError("todo")
+            raise InfeasibleError(self._complaints(problem, best, timed_out, stop, seed))
         return build_plan(
             problem,
-            best.fleet.arrays(),
+            best.placement.arrays(),
             policy=self.name,
             status=PlanStatus.TIME_LIMIT if timed_out else PlanStatus.FEASIBLE,
             seconds=time.perf_counter() - started,
@@ -213,3 +216,19 @@ class Agh:
             if search.timed_out:
                 break
         return best, search.timed_out
+
+    def _complaints(
+        self, problem: PlanningProblem, best: _Point | None, timed_out: bool, stop: StoppingRule, seed: int
+    ) -> list[str]:
+        if timed_out:
+            return [
+                f"problem {problem.name}: {self.name} found no plan that keeps the unmet caps in {stop.time_limit_s} s"
+            ]
+        one_start = replace(stop, starts=1, time_limit_s=None)
+
+        def plan(variant: PlanningProblem) -> PlanArrays | None:
+            point, _ = self._search(variant, one_start, seed)
+            return None if point is None else point.placement.arrays()
+
+        unmet = np.ones(len(problem.query_types)) if best is None else best.placement.unmet
+        return explain(problem, over_cap(problem, unmet), self.name, plan)

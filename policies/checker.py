@@ -1,8 +1,8 @@
 """The independent plan checker.
 
-Every plan, whoever made it, is judged here from the problem data alone: nothing is shared with the planners, neither their
-arrays nor their arithmetic. Under `paper` rows memory and compute are recomputed in GB and TFLOP/s from models and tiers;
-under `batching` rows they are the rows that the problem states.
+Every plan, whoever made it, is judged here from the problem data alone: nothing is shared with the planners, neither
+their arrays nor their arithmetic. Under `paper` rows memory and compute are recomputed in GB and TFLOP/s from models
+and tiers; under `batching` rows they are the rows that the problem states.
 """
 
 import math
@@ -154,6 +154,7 @@ def _check_deployment(
     subject = describe(configuration)
     a = problem.configuration_index[configuration.key]
     judge.at_most("replicas", subject, deployment.replicas, problem.max_replicas, "replicas")
+    judge.equal("whole replicas", subject, deployment.replicas, int(deployment.replicas), "replicas")
     routed = [
         (i, query_type, shares[query_type.name, configuration.pair])
         for i, query_type in enumerate(problem.query_types)
@@ -170,6 +171,7 @@ def _check_deployment(
         room_gb = deployment.replicas * (configuration.gpus * tier.memory_gb - tier.weight_factor * model.weights_gb)
         tflops = 2.0 * model.parameters_b / 1000.0 * math.fsum(tokens_per_s)
         supply = deployment.replicas * configuration.gpus * tier.compute_efficiency * tier.compute_tflops
+        supply *= float(problem.cap[a])
         judge.at_most("KV memory", subject, kv_gb, room_gb, "GB")
         judge.at_most("compute", subject, tflops, supply, "TFLOP/s")
     else:

@@ -2,23 +2,25 @@
 
 Three mechanisms, each with a switch: M1 selects per type and (model, tier) the cheapest configuration that keeps the
 type's limits; M2 ranks candidates by cost per effective coverage; M3 raises the tensor-parallel degree of a deployment
-that is there before another one is activated. Phase 1 covers every type with one feasible deployment, phase 2 serves the
-types by falling arrival rate. As published, a type pays the whole rent of what it opens, even where later types fill the
-rest; that is what makes GH fast and far from optimal, and what AGH repairs.
+that is there before another one is activated. Phase 1 covers every type with one feasible deployment, phase 2 serves
+the types by falling arrival rate.
+
+As published, a type pays the whole rent of what it opens, even where later types fill the rest, and nothing is ever
+taken back. That makes GH fast and far from optimal; AGH repairs it.
 """
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
-from policies.fleet import NONE, SHARE_TOLERANCE, Fleet, Moves
 from policies.infeasible import explain, over_cap
+from policies.placement import NONE, SHARE_TOLERANCE, Moves, Placement, within
 from simulator.errors import InfeasibleError
 from simulator.plan import Plan, PlanStatus, build_plan
 from simulator.policy import StoppingRule
-from simulator.problem import BoolArray, IntArray, PlanningProblem
+from simulator.problem import BoolArray, FloatArray, IntArray, PlanningProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +40,34 @@ class Candidates:
 
     @classmethod
     def of(cls, problem: PlanningProblem, *, m1: bool) -> "Candidates":
-        """Select what fits memory and the limits of the type by itself; without M1, the cheapest whatever its limits."""
+        """Select what fits memory and keeps the type's limits by itself; without M1, the cheapest that fits memory.
+
+        Where nothing keeps them but some demand may stay unmet, what keeps them for the share that must be served.
+        """
         usable = problem.allowed.copy()
         if m1:
-            usable &= problem.delay_s <= problem.delay_slo_s[:, None]
-            usable &= problem.error <= problem.error_slo[:, None]
-        by_rent = np.lexsort((problem.rent_usd, problem.pair_index))
+            usable &= keeps_limits(problem, np.ones_like(problem.unmet_cap))
+            stuck = (problem.unmet_cap < 1) & ~usable.any(axis=1)
+            usable[stuck] = (problem.allowed & keeps_limits(problem, 1 - problem.unmet_cap))[stuck]
+        replicas_used = np.maximum(problem.load / problem.cap, problem.kv)
         cheapest = []
-        for row in usable:
-            left = by_rent[row[by_rent]]
-            _, first = np.unique(problem.pair_index[left], return_index=True)
-            cheapest.append(left[first])
+        for i, row in enumerate(usable):
+            a = np.flatnonzero(row)
+            # Equal rents happen (PP in place of TP, another operating point): then the one that the type fills least.
+            a = a[np.lexsort((replicas_used[i, a], problem.rent_usd[a], problem.pair_index[a]))]
+            _, first = np.unique(problem.pair_index[a], return_index=True)
+            cheapest.append(a[first])
         return cls(usable, tuple(cheapest))
 
 
+def keeps_limits(problem: PlanningProblem, share: FloatArray) -> BoolArray:
+    """Whether a configuration alone keeps the delay and error SLO when it serves `share` (types,); (types, configs)."""
+    fast = within(problem.delay_s * share[:, None], problem.delay_slo_s[:, None])
+    return fast & within(problem.error * share[:, None], problem.error_slo[:, None])
+
+
 class Greedy:
-    """Builds fleets for one problem by the rules of GH, for any order of the types."""
+    """Builds placements for one problem by the rules of GH, for any order of the types."""
 
     def __init__(self, problem: PlanningProblem, *, m1: bool, m2: bool, m3: bool) -> None:
         self.problem = problem
@@ -61,39 +75,41 @@ class Greedy:
         self.per_coverage = m2
         self.upgrade = m3
         self._tensor_parallel = np.array([c.tensor_parallel for c in problem.configurations])
+        targets = [np.inf if c.tpot_target_s is None else c.tpot_target_s for c in problem.configurations]
+        self._tpot_target_s = np.array(targets)
 
-    def build(self, order: Iterable[int]) -> Fleet:
+    def build(self, order: Iterable[int]) -> Placement:
         """Cover, then serve the types in this order [paper: GH, phases 1 and 2]."""
-        fleet, order = Fleet.empty(self.problem), list(order)
+        placement, order = Placement.empty(self.problem), list(order)
         for i in order:
-            self.cover(fleet, i)
+            self.cover(placement, i)
         for i in order:
-            self.serve(fleet, i)
-        fleet.release_idle()
-        return fleet
+            self.serve(placement, i)
+        placement.release_idle()
+        return placement
 
-    def cover(self, fleet: Fleet, i: int) -> None:
+    def cover(self, placement: Placement, i: int) -> None:
         """Make sure that some deployment can serve type `i`, without giving it a share yet [phase 1]."""
-        if self.candidates.usable[i, fleet.deployed].any():
+        if self.candidates.usable[i, placement.deployed].any():
             return
-        for moves in (*self._upgrades(fleet, i), self._additions(fleet, i)):
+        for moves in (*self._upgrades(placement, i), self._additions(placement, i)):
             best = moves.best(per_coverage=self.per_coverage)
             if best is not None:
-                fleet.deploy(moves, best)
+                placement.deploy(moves, best)
                 return
 
-    def serve(self, fleet: Fleet, i: int) -> None:
+    def serve(self, placement: Placement, i: int) -> None:
         """Serve what is left of type `i`, by existing deployments first, as far as the limits allow [phase 2]."""
-        while fleet.unmet[i] > SHARE_TOLERANCE:
-            for moves in self._by_preference(fleet, i):
+        while placement.unmet[i] > SHARE_TOLERANCE:
+            for moves in self._by_preference(placement, i):
                 best = moves.best(per_coverage=self.per_coverage)
                 if best is not None:
-                    fleet.make(i, moves, best)
+                    placement.make(i, moves, best)
                     break
             else:
                 return
 
-    def serve_anywhere(self, fleet: Fleet, i: int, *, avoid: int | None) -> None:
+    def serve_anywhere(self, placement: Placement, i: int, *, avoid: int | None) -> None:
         """Serve what is left of type `i` by whatever costs least next, in any usable configuration but `avoid`.
 
         The step of AGH's relocation: existing, upgraded and new deployments compete at marginal cost.
@@ -101,35 +117,41 @@ class Greedy:
         a = np.flatnonzero(self.candidates.usable[i])
         a = a[a != avoid]
         if not self.upgrade:
-            now = fleet.configuration[self.problem.pair_index[a]]
+            now = placement.configuration[self.problem.pair_index[a]]
             a = a[(now == NONE) | (now == a)]
-        while fleet.unmet[i] > SHARE_TOLERANCE:
-            moves = fleet.moves(i, a, grow=True)
+        while placement.unmet[i] > SHARE_TOLERANCE:
+            moves = placement.moves(i, a, grow=True)
             best = moves.best(per_coverage=self.per_coverage)
             if best is None:
                 return
-            fleet.make(i, moves, best)
+            placement.make(i, moves, best)
 
-    def _by_preference(self, fleet: Fleet, i: int) -> Iterator[Moves]:
-        yield fleet.moves(i, self._usable(fleet.deployed, i), grow=False)
-        yield from self._upgrades(fleet, i)
-        yield self._additions(fleet, i)
+    def _by_preference(self, placement: Placement, i: int) -> Iterator[Moves]:
+        yield placement.moves(i, self._usable(placement.deployed, i), grow=False)
+        yield from self._upgrades(placement, i)
+        yield self._additions(placement, i)
 
-    def _upgrades(self, fleet: Fleet, i: int) -> Iterator[Moves]:
-        """Deployments at a higher tensor-parallel degree [paper: M3]."""
-        if self.upgrade:
-            a = np.flatnonzero(self.candidates.usable[i] & (fleet.replicas[self.problem.pair_index] > 0))
-            now = fleet.configuration[self.problem.pair_index[a]]
-            yield fleet.moves(i, a[self._tensor_parallel[a] > self._tensor_parallel[now]], grow=True)
+    def _upgrades(self, placement: Placement, i: int) -> Iterator[Moves]:
+        """Deployments at a higher tensor-parallel degree, or the same GPUs at a faster operating point [paper: M3]."""
+        if not self.upgrade:
+            return
+        problem = self.problem
+        a = np.flatnonzero(self.candidates.usable[i] & (placement.replicas[problem.pair_index] > 0))
+        now = placement.configuration[problem.pair_index[a]]
+        tensor_parallel, gpus, target_s = self._tensor_parallel, problem.gpus, self._tpot_target_s
+        same_gpus = (tensor_parallel[a] == tensor_parallel[now]) & (gpus[a] == gpus[now])
+        faster = (tensor_parallel[a] > tensor_parallel[now]) | (same_gpus & (target_s[a] < target_s[now]))
+        yield placement.moves(i, a[faster], grow=True)
 
-    def _additions(self, fleet: Fleet, i: int) -> Moves:
+    def _additions(self, placement: Placement, i: int) -> Moves:
         """More replicas of what is there, or a new deployment at the configuration that M1 selected."""
         cheapest = self.candidates.cheapest[i]
-        closed = cheapest[fleet.replicas[self.problem.pair_index[cheapest]] == 0]
-        return fleet.moves(i, np.concatenate([self._usable(fleet.deployed, i), closed]), grow=True)
+        closed = cheapest[placement.replicas[self.problem.pair_index[cheapest]] == 0]
+        return placement.moves(i, np.concatenate([self._usable(placement.deployed, i), closed]), grow=True)
 
     def _usable(self, configurations: IntArray, i: int) -> IntArray:
-        return configurations[self.candidates.usable[i, configurations]]
+        usable: BoolArray = self.candidates.usable[i, configurations]
+        return configurations[usable]
 
 
 def falling_rate(problem: PlanningProblem) -> IntArray:
@@ -147,10 +169,10 @@ class Gh:
 
     @property
     def name(self) -> str:
-        return name_with_switches("gh", self)
+        return name_with_switches("gh", m1=self.m1, m2=self.m2, m3=self.m3)
 
     def plan(self, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int) -> Plan:
-        """Build one fleet; `incumbent`, `stop` and `seed` play no part.
+        """Build one placement; `incumbent`, `stop` and `seed` play no part.
 
         Raises
         ------
@@ -159,22 +181,22 @@ class Gh:
         """
         started = time.perf_counter()
 
-        def build(variant: PlanningProblem) -> Fleet:
+        def build(variant: PlanningProblem) -> Placement:
             return Greedy(variant, m1=self.m1, m2=self.m2, m3=self.m3).build(falling_rate(variant))
 
-        fleet = build(problem)
-        if len(short := over_cap(problem, fleet.unmet)):
+        placement = build(problem)
+        if len(short := over_cap(problem, placement.unmet)):
             raise InfeasibleError(explain(problem, short, self.name, lambda variant: build(variant).arrays()))
         return build_plan(
             problem,
-            fleet.arrays(),
+            placement.arrays(),
             policy=self.name,
             status=PlanStatus.FEASIBLE,
             seconds=time.perf_counter() - started,
         )
 
 
-def name_with_switches(name: str, policy: object) -> str:
+def name_with_switches(name: str, **switches: bool) -> str:
     """`agh[-m1,-local]`: the name with the mechanisms that are off."""
-    off = [f"-{field.name}" for field in fields(policy) if getattr(policy, field.name) is False]
+    off = [f"-{mechanism}" for mechanism, on in switches.items() if not on]
     return f"{name}[{','.join(off)}]" if off else name

@@ -1,7 +1,7 @@
 """Why a heuristic could not serve a query type: the reason in the words of the problem.
 
-A type that no configuration can serve is a matter of its own limits. Otherwise it is something that the types share, and
-the limit to blame is the one whose absence would let the same heuristic succeed.
+A type that no configuration can serve is a matter of its own limits. Otherwise it is something that the types share,
+and the limit to blame is the one whose absence would let the same heuristic succeed.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from policies.placement import within
 from simulator.plan import PlanArrays
 from simulator.problem import FloatArray, IntArray, PlanningProblem
 
@@ -45,25 +46,28 @@ def explain(problem: PlanningProblem, short: IntArray, policy: str, plan: Planne
 
 
 def _own_reason(problem: PlanningProblem, i: int) -> str | None:
-    """Why no fleet could serve type `i`, None if one configuration could."""
+    """Why no single configuration could serve type `i`, None if one could."""
     query_type, allowed = problem.query_types[i], problem.allowed[i]
+    must = 1.0 - query_type.unmet_cap
     who = f"query type {query_type.name} cannot be served"
     if query_type.unmet_cap > 0:
-        who = f"at least {1 - query_type.unmet_cap:.3g} of query type {query_type.name} must be served"
-    delay_slo = f"its delay SLO of {query_type.delay_slo_s:g} s"
-    error_slo = f"its error SLO of {query_type.error_slo:g}"
+        who = f"at least {must:.3g} of query type {query_type.name} must be served, but it cannot be"
+    delay_slo, error_slo = (
+        f"its delay SLO of {query_type.delay_slo_s:g} s",
+        f"its error SLO of {query_type.error_slo:g}",
+    )
     if not allowed.any():
-        return f"{who}, but no configuration is allowed to"
-    fast = allowed & (problem.delay_s[i] <= query_type.delay_slo_s)
-    good = allowed & (problem.error[i] <= query_type.error_slo)
+        return f"{who}: no configuration may serve it"
+    fast = allowed & within(problem.delay_s[i] * must, problem.delay_slo_s[i])
+    good = allowed & within(problem.error[i] * must, problem.error_slo[i])
     if not fast.any():
         fastest_s = problem.delay_s[i, allowed].min()
-        return f"{who}: no configuration keeps {delay_slo}; the fastest takes {fastest_s:.4g} s"
+        return f"{who}: nothing keeps {delay_slo}; the fastest configuration takes {fastest_s:.4g} s"
     if not good.any():
         lowest = problem.error[i, allowed].min()
-        return f"{who}: no configuration keeps {error_slo}; the most accurate errs in {lowest:.4g}"
+        return f"{who}: nothing keeps {error_slo}; the lowest error of a configuration is {lowest:.4g}"
     if not (fast & good).any():
-        return f"{who}: no configuration keeps both {delay_slo} and {error_slo}"
+        return f"{who}: no single configuration keeps both {delay_slo} and {error_slo}; mixtures are not searched"
     return None
 
 
@@ -76,8 +80,8 @@ def _shared_reason(problem: PlanningProblem, short: IntArray, policy: str, plan:
     unlimited = plan(replace(problem, budget_usd=np.inf))
     if unlimited is not None and serves(unlimited):
         return (
-            f"the budget of {problem.budget_usd:g} USD per {problem.period_h:g} h is too small: "
-            f"{policy} needs {_spending_usd(problem, unlimited):.2f} USD to keep the unmet caps"
+            f"the budget of {problem.budget_usd:g} USD per {problem.period_h:g} h is too small to keep the unmet caps: "
+            f"without it {policy} would spend {_spending_usd(problem, unlimited):.2f} USD"
         )
     if serves(plan(replace(problem, storage_capacity_gb=np.inf))):
         return f"the storage of {problem.storage_capacity_gb:g} GB is too small for {policy} to keep the unmet caps"
@@ -91,5 +95,7 @@ def _shared_reason(problem: PlanningProblem, short: IntArray, policy: str, plan:
 
 def _spending_usd(problem: PlanningProblem, arrays: PlanArrays) -> float:
     """What a plan takes from the budget: rent and storage."""
-    storage_usd = problem.model_storage_usd @ (arrays.replicas > 0) + problem.token_storage_usd @ arrays.share.sum(axis=1)
+    storage_usd = problem.model_storage_usd @ (arrays.replicas > 0) + problem.token_storage_usd @ arrays.share.sum(
+        axis=1
+    )
     return float(problem.rent_usd @ arrays.replicas + storage_usd)

@@ -53,9 +53,7 @@ def _switched(policy: type[Gh] | type[Agh]) -> Callable[[str | None], Policy]:
 
 POLICIES: dict[str, PolicyEntry] = {
     "gh": PolicyEntry(make=_switched(Gh), summary="greedy heuristic of arXiv 2604.07472"),
-    "agh": PolicyEntry(
-        make=_switched(Agh), summary="adaptive greedy: multi-start, relocate, consolidate, LP routing"
-    ),
+    "agh": PolicyEntry(make=_switched(Agh), summary="adaptive greedy: multi-start, relocate, consolidate, LP routing"),
     "milp": PolicyEntry(make=_plain(Milp()), summary="exact mixed-integer program (Pyomo, HiGHS) with bound and gap"),
     "static": PolicyEntry(
         make=lambda options: Static(make_policy(options or "agh")),

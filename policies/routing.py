@@ -1,23 +1,39 @@
 """Optimal routing over a fixed fleet: the linear program that is left once the replicas are chosen.
 
-It is the routing step of AGH and stage 2 of the paper (placement fixed, delay and error inflated). Hundreds of these are
-solved in one plan, each with a few hundred variables, so the program goes straight to HiGHS through `highspy`: a solve
-takes about a millisecond, where Pyomo would take some ten times as long to build and translate the same model.
+It is the routing step of AGH and stage 2 of the paper (placement fixed, delay and error inflated). Hundreds of these
+are solved in one plan, each with a few hundred variables, so the program goes straight to HiGHS through `highspy`: a
+solve takes about a millisecond, where Pyomo would take some ten times as long to build and translate the same model.
 
 A fresh solver with fixed options serves every call, so that a result depends on the arguments alone.
 """
 
 from dataclasses import dataclass
+from itertools import chain
+from typing import Self
 
 import highspy
 import numpy as np
 
+from simulator.errors import RunError
 from simulator.plan import PlanArrays
 from simulator.problem import BoolArray, CapacityRows, FloatArray, IntArray, PlanningProblem
 
 # Every limit is scaled to one before HiGHS sees it, so these are relative: well inside the 1e-6 that a plan may be off.
 FEASIBILITY_TOLERANCE = 1e-9
 EXCESS_TOLERANCE = 1e-8
+OPTIONS = (
+    ("output_flag", False),
+    ("threads", 1),  # HiGHS has one pool of threads per process: every caller in it must ask for the same size
+    ("random_seed", 0),
+    ("presolve", "off"),  # halves the time at this size
+    ("simplex_scale_strategy", 0),  # the rows are scaled already
+    ("primal_feasibility_tolerance", FEASIBILITY_TOLERANCE),
+)
+NO_ROUTING = (
+    highspy.HighsModelStatus.kInfeasible,
+    highspy.HighsModelStatus.kUnboundedOrInfeasible,  # every column is bounded, so infeasible
+    highspy.HighsModelStatus.kObjectiveBound,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +90,11 @@ def route(
     PlanArrays or None
         The cheapest routing. None if no routing keeps every constraint: the rent and the weights alone break the
         budget or the storage, or an unmet cap below one cannot be kept.
+
+    Raises
+    ------
+    RunError
+        If the solver fails, which says nothing about the routing.
     """
     deployed = np.flatnonzero(replicas)
     routing = route_deployments(
@@ -90,151 +111,129 @@ def route_deployments(
     delay_factor: float = 1.0,
     error_factor: float = 1.0,
     excess_usd: float | None = None,
+    below_usd: float = np.inf,
 ) -> Routing | None:
-    """`route` in terms of D deployments, without arrays over all configurations.
+    """`route` in terms of D deployments, for a search that tries many fleets.
 
-    With `excess_usd` the unmet caps are elastic: each unit of unmet share beyond its cap is priced at that much, so that
-    a search can tell a fleet that nearly keeps the caps from one that is far off.
+    With `excess_usd` the unmet caps are elastic: each unit of unmet share beyond its cap is priced at that much, so
+    that the search can tell a fleet that nearly keeps the caps from one that is far off. Where the
+    solver sees early that cost and excess will reach `below_usd`, it gives up and the result is None.
     """
     a = deployed
-    money_usd = float(problem.budget_usd - problem.rent_usd[a] @ replicas - problem.model_storage_usd[a].sum())
+    fixed_usd = float(problem.rent_usd[a] @ replicas + problem.model_storage_usd[a].sum())
+    money_usd = problem.budget_usd - fixed_usd
     storage_gb = float(problem.storage_capacity_gb - problem.model_storage_gb[a].sum())
     if _overdrawn(money_usd, problem.budget_usd) or _overdrawn(storage_gb, problem.storage_capacity_gb):
         return None
 
-    kv_factor = delay_factor if problem.capacity_rows is CapacityRows.PAPER else 1.0
-    every = np.ones(len(a))
+    allowed = problem.allowed[:, a]
     cost_usd = delay_factor * problem.delay_penalty_usd[:, a] + problem.token_storage_usd[:, None]
-    program = _Program(
-        cost_usd=cost_usd,
-        allowed=problem.allowed[:, a],
-        use=np.stack(
-            [
-                delay_factor * problem.delay_s[:, a],
-                error_factor * problem.error[:, a],
-                problem.load[:, a],
-                kv_factor * problem.kv[:, a],
-                np.multiply.outer(problem.token_storage_gb, every),
-                np.multiply.outer(problem.token_storage_usd, every),
-            ],
-            axis=2,
-        ),
-        limit=np.concatenate(
-            [
-                problem.delay_slo_s,
-                problem.error_slo,
-                problem.cap[a] * replicas,
-                replicas,
-                [max(storage_gb, 0.0), max(money_usd, 0.0)],
-            ]
-        ),
-        unmet_usd=problem.unmet_usd,
-        unmet_cap=problem.unmet_cap,
-        excess_usd=excess_usd,
-    )
-    solution = program.solve()
-    if solution is None:
+    kv_factor = delay_factor if problem.capacity_rows is CapacityRows.PAPER else 1.0
+    column = np.arange(allowed.size).reshape(allowed.shape)
+    limits = [
+        _Limits.per_type(column, delay_factor * problem.delay_s[:, a], problem.delay_slo_s),
+        _Limits.per_type(column, error_factor * problem.error[:, a], problem.error_slo),
+        _Limits.per_deployment(column, problem.load[:, a], problem.cap[a] * replicas),
+        _Limits.per_deployment(column, kv_factor * problem.kv[:, a], replicas.astype(np.float64)),
+        _Limits.of_all_served(column, problem.token_storage_gb, storage_gb),
+        _Limits.of_all_served(column, problem.token_storage_usd, money_usd),
+    ]
+    model = _model(cost_usd, allowed, problem.unmet_usd, problem.unmet_cap, excess_usd, limits)
+    values = _solve(model, below_usd - fixed_usd)
+    if values is None:
         return None
-    share, unmet, excess = solution
-    fixed_usd = problem.rent_usd[a] @ replicas + problem.model_storage_usd[a].sum()
-    routing_usd = (cost_usd * share).sum() + problem.unmet_usd @ unmet
-    return Routing(a, replicas, share, unmet, excess, float(fixed_usd + routing_usd))
+    shares, within_cap, excess = np.split(values, [allowed.size, allowed.size + len(allowed)])
+    share, unmet = shares.reshape(allowed.shape), within_cap + excess
+    return Routing(
+        deployed=a,
+        replicas=replicas,
+        share=share,
+        unmet=unmet,
+        excess=float(excess.sum()) if excess.sum() > EXCESS_TOLERANCE else 0.0,
+        cost_usd=float(fixed_usd + (cost_usd * share).sum() + problem.unmet_usd @ unmet),
+    )
 
 
 def _overdrawn(left: float, whole: float) -> bool:
     return left < -FEASIBILITY_TOLERANCE * max(whole, 1.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Program:
-    """The linear program over I types and D deployments.
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """Rows `sum of use * share[column] <= limit`: `column` and `use` (rows, entries), `limit` (rows,)."""
 
-    Columns: the shares (i, d) row by row, then the unmet shares, then what exceeds the unmet caps. Rows: I demands; I
-    delays, I errors, D loads, D KV caches, the storage and the money, each `use . share <= limit`.
-    """
+    column: IntArray
+    use: FloatArray
+    limit: FloatArray
 
-    cost_usd: FloatArray  # (I, D)
-    allowed: BoolArray  # (I, D)
-    use: FloatArray  # (I, D, 6): what a share takes of each of its six limits
-    limit: FloatArray  # (2 I + 2 D + 2,)
-    unmet_usd: FloatArray  # (I,)
-    unmet_cap: FloatArray  # (I,)
-    excess_usd: float | None
+    @classmethod
+    def per_type(cls, column: IntArray, use: FloatArray, limit: FloatArray) -> Self:
+        """A limit of each type on the sum over its deployments."""
+        return cls(column, use, limit)._that_can_bind(use.max(axis=1, initial=0.0))
 
-    def solve(self) -> tuple[FloatArray, FloatArray, float] | None:
-        """Shares (I, D), unmet shares (I,) and the sum of what exceeds the unmet caps; None if infeasible."""
-        solver = _solver()
-        solver.passModel(self._model())
-        solver.run()
-        if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-            return None
-        types, deployments = self.cost_usd.shape
-        value = np.clip(np.array(solver.getSolution().col_value, dtype=np.float64), 0.0, 1.0)
-        share, unmet, excess = np.split(value, [types * deployments, types * deployments + types])
-        over = float(excess.sum())
-        return share.reshape(types, deployments), unmet + excess, over if over > EXCESS_TOLERANCE else 0.0
+    @classmethod
+    def per_deployment(cls, column: IntArray, use: FloatArray, limit: FloatArray) -> Self:
+        """A limit of each deployment on the sum over the types."""
+        return cls(column.T, use.T, limit)._that_can_bind(use.sum(axis=0))
 
-    def _model(self) -> highspy.HighsLp:
-        types, deployments = self.cost_usd.shape
-        use = np.where(self.allowed[:, :, None], self.use, 0.0)
-        kept = self._can_bind(use)
-        number = np.cumsum(kept) - 1 + types  # the row of each limit that is kept, after the demand rows
-        scale = np.where(self.limit > 0, self.limit, 1.0)
-        scale[~kept] = 1.0
+    @classmethod
+    def of_all_served(cls, column: IntArray, use: FloatArray, limit: float) -> Self:
+        """One limit on what all served demand uses, `use` (types,) wherever it is served."""
+        row = np.repeat(use, column.shape[1])
+        return cls(column.reshape(1, -1), row[None], np.array([max(limit, 0.0)]))._that_can_bind(use.sum()[None])
 
-        # Entries column by column: the demand row of the type, then its limits.
-        limit_of = self._limit_of()
-        entry = np.concatenate([np.ones((types, deployments, 1)), use / scale[limit_of]], axis=2)
-        demand_row = np.broadcast_to(np.arange(types)[:, None, None], (types, deployments, 1))
-        row = np.concatenate([demand_row, number[limit_of]], axis=2)
-        present = entry != 0
-        present[:, :, 1:] &= kept[limit_of]
-        per_column = np.concatenate([present.sum(axis=2).ravel(), np.ones(2 * types, dtype=np.int64)])
-        elastic = self.excess_usd is not None
-
-        model = highspy.HighsLp()
-        model.num_col_, model.num_row_ = types * deployments + 2 * types, types + int(kept.sum())
-        model.col_cost_ = np.concatenate(
-            [self.cost_usd.ravel(), self.unmet_usd, self.unmet_usd + (self.excess_usd or 0.0)]
-        )
-        model.col_lower_ = np.zeros(model.num_col_)
-        excess_cap = 1 - self.unmet_cap if elastic else np.zeros(types)
-        model.col_upper_ = np.concatenate([self.allowed.ravel().astype(np.float64), self.unmet_cap, excess_cap])
-        ones = np.ones(types)
-        model.row_lower_ = np.concatenate([ones, np.full(model.num_row_ - types, -highspy.kHighsInf)])
-        model.row_upper_ = np.concatenate([ones, (self.limit / scale)[kept]])
-        model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-        model.a_matrix_.start_ = np.concatenate([[0], np.cumsum(per_column)])
-        model.a_matrix_.index_ = np.concatenate([row[present], np.arange(types), np.arange(types)])
-        model.a_matrix_.value_ = np.concatenate([entry[present], np.ones(2 * types)])
-        return model
-
-    def _limit_of(self) -> IntArray:
-        """Index into `limit` of each of the six uses of a share, shape (I, D, 6)."""
-        types, deployments = self.cost_usd.shape
-        i, d = np.indices((types, deployments))
-        storage = np.full((types, deployments), 2 * types + 2 * deployments)
-        return np.stack([i, types + i, 2 * types + d, 2 * types + deployments + d, storage, storage + 1], axis=2)
-
-    def _can_bind(self, use: FloatArray) -> BoolArray:
-        """Which limits some routing could break. Most cannot be broken, and such rows only cost time."""
-        most = [
-            use[:, :, :2].max(axis=1, initial=0.0).T.ravel(),
-            use[:, :, 2:4].sum(axis=0).T.ravel(),
-            use[:, :, 4:].max(axis=1, initial=0.0).sum(axis=0),
-        ]
-        return np.concatenate(most) > self.limit
+    def _that_can_bind(self, most: FloatArray) -> Self:
+        """Without the rows that no routing can break, `most` being the largest use. Most rows are of that kind."""
+        kept = most > self.limit
+        return type(self)(self.column[kept], self.use[kept], self.limit[kept])
 
 
-def _solver() -> highspy.Highs:
+def _model(
+    cost_usd: FloatArray,
+    allowed: BoolArray,
+    unmet_usd: FloatArray,
+    unmet_cap: FloatArray,
+    excess_usd: float | None,
+    limits: list[_Limits],
+) -> highspy.HighsLp:
+    """The program over the shares (type by type), the unmet shares and what exceeds the unmet caps, row by row."""
+    types, shares = len(allowed), allowed.size
+    unmet = shares + np.arange(types)
+    demand = np.column_stack([np.arange(shares).reshape(allowed.shape), unmet, unmet + types])
+    scales = [np.where(block.limit > 0, block.limit, 1.0) for block in limits]
+    ones = np.ones(types)
+    entries = [demand.shape[1:] * types, *(block.column.shape[1:] * len(block.limit) for block in limits)]
+
+    model = highspy.HighsLp()
+    model.num_col_ = shares + 2 * types
+    model.num_row_ = types + sum(len(block.limit) for block in limits)
+    model.col_cost_ = np.concatenate([cost_usd.ravel(), unmet_usd, unmet_usd + (excess_usd or 0.0)])
+    model.col_lower_ = np.zeros(model.num_col_)
+    excess_cap = np.zeros(types) if excess_usd is None else 1 - unmet_cap
+    model.col_upper_ = np.concatenate([allowed.ravel().astype(np.float64), unmet_cap, excess_cap])
+    model.row_lower_ = np.concatenate([ones, np.full(model.num_row_ - types, -highspy.kHighsInf)])
+    model.row_upper_ = np.concatenate([ones, *(b.limit / scale for b, scale in zip(limits, scales, strict=True))])
+    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    model.a_matrix_.start_ = np.cumsum([0, *chain.from_iterable(entries)])
+    model.a_matrix_.index_ = np.concatenate([demand.ravel(), *(block.column.ravel() for block in limits)])
+    model.a_matrix_.value_ = np.concatenate(
+        [np.ones(demand.size), *((b.use / scale[:, None]).ravel() for b, scale in zip(limits, scales, strict=True))]
+    )
+    return model
+
+
+def _solve(model: highspy.HighsLp, below_usd: float) -> FloatArray | None:
+    """The optimal values of the columns, None if there are none of lower cost."""
     solver = highspy.Highs()
-    for option, value in (
-        ("output_flag", False),
-        ("threads", 1),
-        ("random_seed", 0),
-        ("presolve", "off"),  # halves the time at this size
-        ("simplex_scale_strategy", 0),  # the rows are scaled already
-        ("primal_feasibility_tolerance", FEASIBILITY_TOLERANCE),
-    ):
+    for option, value in OPTIONS:
         solver.setOptionValue(option, value)
-    return solver
+    solver.setOptionValue("objective_bound", below_usd)
+    solver.passModel(model)
+    solver.run()
+    status = solver.getModelStatus()
+    if status == highspy.HighsModelStatus.kOptimal:
+        return np.clip(np.array(solver.getSolution().col_value, dtype=np.float64), 0.0, 1.0)
+    if status in NO_ROUTING:
+        return None
+    # Known cause: HiGHS keeps one thread pool per process and refuses to run when another caller chose its size.
+    raise RunError(f"HiGHS failed on a routing program ({solver.modelStatusToString(status)})")

@@ -1,7 +1,7 @@
 """Capacity rows of a planning problem, the `batching` way: from the step cost that the engine itself uses.
 
-A step of a continuously batching replica takes a + b x prefill tokens + c x sequences + d x context tokens. A request of
-h prompt and f output tokens therefore costs the replica, on top of its share of a,
+A step of a continuously batching replica takes a + b x prefill tokens + c x sequences + d x context tokens. A request
+of h prompt and f output tokens therefore costs the replica, on top of its share of a,
 
     v = b h + c f + d (h f + f^2 / 2)        [replica seconds]
 

@@ -176,8 +176,9 @@ class ReferenceEngine:
     # -- control ----------------------------------------------------------------------------------------------------
 
     def _schedule_interval(self, index: int) -> None:
-        start_s = index * self._settings.interval_s
-        if start_s < self._settings.horizon_s:
+        start_s, horizon_s = index * self._settings.interval_s, self._settings.horizon_s
+        # The second comparison: a start just below the horizon may round to the horizon's own tick.
+        if start_s < horizon_s and to_ticks(start_s) < to_ticks(horizon_s):
             self._at(to_ticks(start_s), Priority.CONTROL, lambda _: self._interval(index))
 
     def _interval(self, index: int) -> None:
@@ -291,6 +292,7 @@ class ReferenceEngine:
         deployment = self._fleet.deployments[index]
         self._deployment[request] = index
         if not deployment.ready:
+            self._replica[request] = -1  # it may have been on one that failed
             if self._closed:
                 self._leave(request, Outcome.FAILED)
             else:

@@ -157,6 +157,8 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: expected JSON in UTF-8") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: line {error.lineno}, column {error.colno}: expected JSON: {error.msg}") from None
+    except (RecursionError, ValueError):
+        raise InputError(f"{path}: expected JSON with moderate nesting and numbers") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -171,6 +173,9 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -339,6 +339,7 @@ class StaticReplica:
     """
 
     __slots__ = (
+        "_admitted",
         "_book",
         "_serving",
         "_spec",
@@ -357,6 +358,7 @@ class StaticReplica:
         self._book = book
         self._waiting: deque[int] = deque()
         self._serving: list[tuple[int, int]] = []  # heap of (finish tick, request)
+        self._admitted: dict[int, None] = {}  # those in service, in order of admission
         self._used_tokens = 0
         self.next_tick: int | None = None
         self.outstanding_tokens = 0
@@ -381,6 +383,7 @@ class StaticReplica:
         self.steps += 1
         while serving and serving[0][0] <= now:
             finish_tick, request = heapq.heappop(serving)
+            del self._admitted[request]
             book.finish_tick[request] = finish_tick
             tokens = book.total_tokens(request)
             self._used_tokens -= tokens
@@ -393,11 +396,12 @@ class StaticReplica:
         return finished
 
     def evict(self, now: int) -> list[int]:
-        for _, request in self._serving:  # starts over elsewhere: the static world knows no partial work
+        for request in self._admitted:  # starts over elsewhere: the static world knows no partial work
             if self._book.first_token_tick[request] > now:
                 self._book.first_token_tick[request] = NEVER
-        evicted = [request for _, request in sorted(self._serving)] + list(self._waiting)
+        evicted = [*self._admitted, *self._waiting]
         self._serving.clear()
+        self._admitted.clear()
         self._waiting.clear()
         self._used_tokens = self.outstanding_tokens = self.held = 0
         self.next_tick = None
@@ -418,6 +422,7 @@ class StaticReplica:
         if book.output_tokens[request] and book.first_token_tick[request] == NEVER:
             book.first_token_tick[request] = now + prefill + spec.decode_ticks_per_token
         heapq.heappush(self._serving, (now + prefill + decode, request))
+        self._admitted[request] = None
         self._used_tokens += book.total_tokens(request)
         if self._used_tokens > self.kv_peak_tokens:
             self.kv_peak_tokens = self._used_tokens

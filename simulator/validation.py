@@ -32,7 +32,11 @@ def field_path(location: tuple[int | str, ...]) -> str:
 def input_error(source: str, error: ValidationError) -> InputError:
     """All problems of one file, each with its field's path, what was expected and what was found."""
     lines = []
-    for item in error.errors():
+    items = error.errors()
+    wrong = {item["loc"][:depth] for item in items for depth in range(len(item["loc"]))}
+    for item in items:
+        if item["type"] == "too_short" and item["loc"] in wrong:
+            continue  # Pydantic counts only the good items of a list: the bad ones are reported themselves
         found = "" if item["type"] in ("missing", "extra_forbidden") else f", found {_shorten(item['input'])}"
         message = "this key does not exist" if item["type"] == "extra_forbidden" else item["msg"]
         message = message.removeprefix("Value error, ")

@@ -1,7 +1,7 @@
 """The whole planning problem as a mixed-integer linear program in Pyomo.
 
-Equations and symbols: section 4 of docs/design.md (arXiv 2604.07472, problem P). Shares are indexed by configuration, which
-keeps the model linear; one function adds one family of constraints.
+Equations and symbols: section 4 of docs/design.md (arXiv 2604.07472, problem P). Shares are indexed by configuration,
+which keeps the model linear; one function adds one family of constraints.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 import pyomo.environ as pyo
 
 from simulator.plan import PlanArrays
-from simulator.problem import IntArray, PlanningProblem
+from simulator.problem import FloatArray, IntArray, PlanningProblem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +101,9 @@ def _capacity(model: pyo.ConcreteModel, problem: PlanningProblem, by_configurati
 
 
 def _deployment(model: pyo.ConcreteModel, problem: PlanningProblem) -> None:
-    """Replicas only where deployed; at most one configuration per (model, tier)."""
+    """Deployed means some replicas, not deployed none; at most one configuration per (model, tier)."""
     model.replicas = pyo.Constraint(model.A, rule=lambda m, a: m.r[a] <= problem.max_replicas * m.w[a])
+    model.presence = pyo.Constraint(model.A, rule=lambda m, a: m.w[a] <= m.r[a])
     present = set(model.A)
     model.pairs = pyo.ConstraintList()
     for columns in problem.configurations_of_pair.values():
@@ -113,11 +114,16 @@ def _deployment(model: pyo.ConcreteModel, problem: PlanningProblem) -> None:
 
 def _linking(model: pyo.ConcreteModel, problem: PlanningProblem) -> None:
     """x <= min(1, Delta/D, eps/e) w: tight, because no larger share could keep the delay and error limits alone."""
-    with np.errstate(divide="ignore"):
-        by_delay = problem.delay_slo_s[:, None] / problem.delay_s
-        by_error = problem.error_slo[:, None] / problem.error
-    largest = np.minimum(1.0, np.minimum(by_delay, by_error))
+    largest = np.minimum(
+        _share_within(problem.delay_slo_s, problem.delay_s), _share_within(problem.error_slo, problem.error)
+    )
     model.linking = pyo.Constraint(model.IA, rule=lambda m, i, a: m.x[i, a] <= float(largest[i, a]) * m.w[a])
+
+
+def _share_within(limit: FloatArray, value: FloatArray) -> FloatArray:
+    """Shape (types, configurations): largest share, at most 1, that keeps the limit (types,) by itself."""
+    per_pair = np.broadcast_to(limit[:, None], value.shape)
+    return np.minimum(1.0, np.divide(per_pair, value, out=np.ones(value.shape), where=value > per_pair))
 
 
 def _totals(model: pyo.ConcreteModel, problem: PlanningProblem) -> None:

@@ -4,15 +4,16 @@ import logging
 import time
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pyomo.environ as pyo
 from pyomo.contrib.solver.common.factory import SolverFactory
 from pyomo.contrib.solver.common.results import Results, SolutionStatus, TerminationCondition
 
 from policies.adaptive import Agh
-from policies.milp.model import MilpModel, build_model, solution_arrays
+from policies.milp.model import MilpModel, build_model, solution_arrays, usable_configurations
 from policies.routing import route
 from simulator.errors import InfeasibleError, RunError
-from simulator.plan import Plan, PlanStatus, build_plan
+from simulator.plan import Plan, PlanArrays, PlanStatus, build_plan
 from simulator.policy import StoppingRule
 from simulator.problem import PlanningProblem
 
@@ -31,6 +32,8 @@ class Milp:
 
     def plan(self, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int) -> Plan:
         started = time.perf_counter()
+        if not len(usable_configurations(problem)):
+            return self._nothing(problem)
         built = build_model(problem)
         spent = time.perf_counter() - started
         remaining = None if stop.time_limit_s is None else max(0.1, stop.time_limit_s * (1 - PLAN_RESERVE) - spent)
@@ -64,6 +67,18 @@ class Milp:
             seconds=time.perf_counter() - started,
         )
         return replace(plan, bound_usd=None if bound_usd is None else min(bound_usd, plan.cost_usd))
+
+    def _nothing(self, problem: PlanningProblem) -> Plan:
+        """Where no configuration is usable there is nothing to solve: all demand is unmet, if the caps allow it."""
+        capped = [query_type.name for query_type in problem.query_types if query_type.unmet_cap < 1]
+        if capped:
+            raise InfeasibleError(
+                f"problem {problem.name} is infeasible: no configuration can serve {', '.join(capped)}"
+            )
+        share = np.zeros((len(problem.query_types), len(problem.configurations)))
+        arrays = PlanArrays(np.zeros(len(problem.configurations), dtype=np.int64), share, np.ones(len(share)))
+        plan = build_plan(problem, arrays, policy=self.name, status=PlanStatus.OPTIMAL, seconds=0.0)
+        return replace(plan, bound_usd=plan.cost_usd)
 
 
 def _solve(built: MilpModel, stop: StoppingRule, seed: int, time_limit_s: float | None) -> Results:

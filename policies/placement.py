@@ -1,8 +1,8 @@
 """The state of a heuristic while it builds a plan: what is deployed, what is served, what is left of every limit.
 
 At most one configuration per (model, tier) pair is deployed, so the state is indexed by pair. A *move* puts one pair at
-some configuration in some replicas and lets one query type use it: using, growing, opening a deployment and changing its
-parallel degrees are the same move with different arguments, and one function does the arithmetic of all of them.
+some configuration in some replicas and lets one query type use it: using, growing and opening a deployment or changing
+its parallel degrees are the same move with different arguments, and one function does the arithmetic of all of them.
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class _Offer:
 
 
 @dataclass(slots=True)
-class Fleet:
+class Placement:
     """Deployments and shares by (model, tier) pair. Mutable: `copy` before trying something.
 
     Attributes
@@ -83,15 +83,15 @@ class Fleet:
     @classmethod
     def of(cls, problem: PlanningProblem, deployed: IntArray, replicas: IntArray, share: FloatArray) -> Self:
         """The state with D deployments; `deployed` and `replicas` (D,), `share` (types, D)."""
-        fleet = cls.empty(problem)
+        placement = cls.empty(problem)
         pair = problem.pair_index[deployed]
-        fleet.configuration[pair] = deployed
-        fleet.replicas[pair] = replicas
-        fleet.share[:, pair] = share
-        return fleet
+        placement.configuration[pair] = deployed
+        placement.replicas[pair] = replicas
+        placement.share[:, pair] = share
+        return placement
 
-    def copy(self) -> "Fleet":
-        return Fleet(self.problem, self.configuration.copy(), self.replicas.copy(), self.share.copy())
+    def copy(self) -> "Placement":
+        return Placement(self.problem, self.configuration.copy(), self.replicas.copy(), self.share.copy())
 
     def arrays(self) -> PlanArrays:
         replicas = np.zeros(len(self.problem.configurations), dtype=np.int64)
@@ -115,29 +115,43 @@ class Fleet:
     @property
     def unmet(self) -> FloatArray:
         """Shape (types,)."""
-        return np.clip(1.0 - self.share.sum(axis=1), 0.0, 1.0)
+        unmet: FloatArray = np.clip(1.0 - self.share[:, self.active].sum(axis=1), 0.0, 1.0)
+        return unmet
 
-    def money_left_usd(self) -> float:
+    def money_and_storage_left(self) -> tuple[float, float]:
+        """USD of the budget and GB of the storage capacity."""
         problem, a = self.problem, self.deployed
-        fixed = problem.rent_usd[a] @ self.replicas[self.active] + problem.model_storage_usd[a].sum()
-        return float(problem.budget_usd - fixed - problem.token_storage_usd @ self.share.sum(axis=1))
-
-    def storage_left_gb(self) -> float:
-        problem = self.problem
-        fixed = problem.model_storage_gb[self.deployed].sum()
-        return float(problem.storage_capacity_gb - fixed - problem.token_storage_gb @ self.share.sum(axis=1))
+        served = self.share[:, self.active].sum(axis=1)
+        rent_usd = problem.rent_usd[a] @ self.replicas[self.active]
+        money_usd = (
+            problem.budget_usd - rent_usd - problem.model_storage_usd[a].sum() - problem.token_storage_usd @ served
+        )
+        storage_gb = problem.storage_capacity_gb - problem.model_storage_gb[a].sum() - problem.token_storage_gb @ served
+        return float(money_usd), float(storage_gb)
 
     def spent(self, use: FloatArray) -> FloatArray:
         """Sum over deployments of `use[i, a] x[i, a]`, for the delay and error budgets of each type; shape (types,)."""
-        return (use[:, self.deployed] * self.share[:, self.active]).sum(axis=1)
+        total: FloatArray = (use[:, self.deployed] * self.share[:, self.active]).sum(axis=1)
+        return total
 
-    def replicas_needed(self, pair: int) -> int:
-        """Fewest replicas that carry what the pair serves now."""
-        problem, a, share = self.problem, self.configuration[pair], self.share[:, pair]
-        if not share.any():
-            return 0
-        need = max(problem.load[:, a] @ share / problem.cap[a], problem.kv[:, a] @ share)
-        return max(1, int(np.ceil(need * (1 - ROUNDING))))
+    def replicas_used(self) -> FloatArray:
+        """Replicas that the shares fill, by compute or KV cache, whichever is more; shape (active pairs,)."""
+        problem, a, share = self.problem, self.deployed, self.share[:, self.active]
+        load = (problem.load[:, a] * share).sum(axis=0) / problem.cap[a]
+        used: FloatArray = np.maximum(load, (problem.kv[:, a] * share).sum(axis=0))
+        return used
+
+    def by_load(self) -> IntArray:
+        """Active pairs by rising use of their replicas."""
+        pair = self.active
+        return pair[np.argsort(self.replicas_used() / self.replicas[pair], kind="stable")]
+
+    def cost_floor_usd(self) -> float:
+        """A lower bound on the cost of these deployments however they are routed, every limit ignored."""
+        problem, a = self.problem, self.deployed
+        fixed_usd = problem.rent_usd[a] @ self.replicas[self.active] + problem.model_storage_usd[a].sum()
+        serve_usd = problem.delay_penalty_usd[:, a].min(axis=1, initial=np.inf) + problem.token_storage_usd
+        return float(fixed_usd + np.minimum(serve_usd, problem.unmet_usd).sum())
 
     # -- changes ------------------------------------------------------------------------------------------------------
 
@@ -159,10 +173,10 @@ class Fleet:
 
     def release_idle(self) -> None:
         """Give back every replica that what is served now does not need."""
-        for pair in self.active:
-            self.replicas[pair] = min(self.replicas[pair], self.replicas_needed(pair))
-            if self.replicas[pair] == 0:
-                self.close(pair)
+        pair = self.active
+        need = np.maximum(np.ceil(self.replicas_used() * (1 - ROUNDING)), self.share[:, pair].any(axis=0))
+        self.replicas[pair] = np.minimum(self.replicas[pair], need.astype(np.int64))
+        self.configuration[self.replicas == 0] = NONE
 
     # -- effective coverage -------------------------------------------------------------------------------------------
 
@@ -182,7 +196,8 @@ class Fleet:
         before = self.replicas[pair]
         rent_before_usd = problem.rent_usd[self.configuration[pair]] * before  # zero where nothing is deployed
         opened = before == 0
-        money_usd = self.money_left_usd() + rent_before_usd - opened * problem.model_storage_usd[a]
+        money_left_usd, storage_left_gb = self.money_and_storage_left()
+        money_usd = money_left_usd + rent_before_usd - opened * problem.model_storage_usd[a]
 
         within_delay = _share(offer.delay_left_s, problem.delay_s[i, a])
         within_error = _share(offer.error_left, problem.error[i, a])
@@ -195,14 +210,14 @@ class Fleet:
             replicas = np.minimum(np.minimum(need, affordable), problem.max_replicas).astype(np.int64)
 
         rent_usd = problem.rent_usd[a] * replicas
-        storage_gb = self.storage_left_gb() - opened * problem.model_storage_gb[a]
+        storage_gb = storage_left_gb - opened * problem.model_storage_gb[a]
         coverage = np.minimum.reduce(
             [
                 wish,
                 _share(problem.cap[a] * replicas - offer.load, load),
                 _share(replicas - offer.kv, kv),
-                _share(money_usd - rent_usd, np.broadcast_to(problem.token_storage_usd[i], a.shape)),
-                _share(storage_gb, np.broadcast_to(problem.token_storage_gb[i], a.shape)),
+                _share(money_usd - rent_usd, problem.token_storage_usd[i]),
+                _share(storage_gb, problem.token_storage_gb[i]),
             ]
         )
         coverage = np.where(offer.possible & problem.allowed[i, a] & (replicas > 0), np.maximum(coverage, 0.0), 0.0)
@@ -235,8 +250,8 @@ class Fleet:
         carried = self.share[:, pair[changed]]
         slower_s = carried * (problem.delay_s[:, after] - problem.delay_s[:, before])
         worse = carried * (problem.error[:, after] - problem.error[:, before])
-        keeps_slo = _within(delay_s[:, None] + slower_s, problem.delay_slo_s[:, None])
-        keeps_slo &= _within(error[:, None] + worse, problem.error_slo[:, None])
+        keeps_slo = within(delay_s[:, None] + slower_s, problem.delay_slo_s[:, None])
+        keeps_slo &= within(error[:, None] + worse, problem.error_slo[:, None])
         offer.possible[changed] = (keeps_slo & (problem.allowed[:, after] | (carried == 0))).all(axis=0)
         offer.delay_left_s[changed] -= slower_s[i]
         offer.error_left[changed] -= worse[i]
@@ -245,12 +260,14 @@ class Fleet:
         return offer
 
 
-def _share(left: FloatArray, use: FloatArray) -> FloatArray:
+def _share(left: FloatArray, use: FloatArray | np.float64) -> FloatArray:
     """Share of a type that fits into what is left, where the whole type would take `use`; negative if overdrawn."""
     fits = np.where(left < -ROUNDING, -np.inf, np.inf)
     np.divide(left, use, out=fits, where=use > 0)
     return fits
 
 
-def _within(used: FloatArray, limit: FloatArray) -> BoolArray:
-    return used <= limit * (1 + ROUNDING)
+def within(used: FloatArray, limit: FloatArray | np.float64) -> BoolArray:
+    """Whether a limit is kept, up to rounding."""
+    kept: BoolArray = used <= limit * (1 + ROUNDING)
+    return kept

@@ -1,0 +1,88 @@
+"""Every command and example in the documents runs, and every command of the program is documented."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from experiments.cli import app
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TRACES = ("AzureLLMInferenceTrace_conv.csv", "AzureLLMInferenceTrace_code.csv")
+PROBLEM = "6x6x10-seed0.json.gz"
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def commands(path: Path) -> list[str]:
+    """Lines `$ tokenfleet ...` of the console blocks, continuation lines joined."""
+    found = []
+    for block in blocks(path.read_text(), "console"):
+        joined = block.replace("\\\n", " ")
+        found += [line[2:] for line in joined.splitlines() if line.startswith("$ tokenfleet")]
+    return found
+
+
+COMMANDS = [(path.name, command) for path in DOCUMENTS for command in commands(path)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a reader would type the commands: the clone's examples and, if there, the data."""
+    here = tmp_path_factory.mktemp("reader")
+    (here / "examples").symlink_to(ROOT / "examples")
+    data = Path(os.environ.get("TOKENFLEET_DATA", "/nonexistent"))
+    for name in TRACES:
+        if (data / "traces" / name).exists():
+            (here / name).symlink_to(data / "traces" / name)
+    if (data / "problems" / PROBLEM).exists():
+        (here / PROBLEM).symlink_to(data / "problems" / PROBLEM)
+    return here
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(commands(ROOT / "README.md")) >= 5
+
+
+@pytest.mark.parametrize(("document", "command"), COMMANDS, ids=[command[:60] for _, command in COMMANDS])
+def test_documented_command_runs(document: str, command: str, folder: Path) -> None:
+    needed = [word for word in shlex.split(command) if word in (*TRACES, PROBLEM)]
+    missing = [name for name in needed if not (folder / name).exists()]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}: set TOKENFLEET_DATA")
+    arguments = [sys.executable, "-m", "experiments.cli", *shlex.split(command)[1:]]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{document}: {command}\n{done.stderr}"
+    assert done.stdout
+    if "--json" in command:
+        json.loads(done.stdout)
+
+
+def test_every_command_is_in_the_readme_and_has_an_example() -> None:
+    group = get_command(app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert f"tokenfleet {name}" in README, f"README.md does not mention `tokenfleet {name}`"
+        assert f"Example: `tokenfleet {name}" in (command.help or ""), f"`{name} --help` has no example"
+
+
+def test_the_policy_in_the_readme_is_the_example() -> None:
+    (block,) = blocks(README, "python")
+    assert block.strip() == (ROOT / "examples" / "cautious.py").read_text().strip()
+
+
+def test_links_to_files_lead_somewhere() -> None:
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+            if not target.startswith("http"):
+                assert (path.parent / target).exists(), f"{path.name} links to {target}"
