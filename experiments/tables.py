@@ -25,7 +25,7 @@ def replay_table(summaries: Sequence[Mapping[str, Any]], machines: Sequence[Mapp
         table.add_column(escape(str(summary["policy"])), justify="right")
 
     def row(label: str, values: Sequence[str], section: bool = False) -> None:
-        table.add_row(label, *values, end_section=section)
+        table.add_row(Text(label), *values, end_section=section)  # text: a unit like [s] is no markup
 
     row("cost [USD]", [_number(s["cost_usd"]) for s in summaries])
     for part in summaries[0]["cost_parts_usd"]:
