@@ -26,6 +26,7 @@ from experiments.store import MARKER, refuse_existing, run_directory, specificat
 from experiments.stress import StressPoint, nominal_problem, stress
 from experiments.tables import check_lines, plan_table, replay_table, stress_table
 from policies.checker import check
+from policies.judged import judged_plan
 from policies.registry import make_policy
 from simulator.errors import InputError, TokenfleetError
 from simulator.files import plan_to_dict, read_plan, read_problem, write_plan
@@ -233,17 +234,14 @@ def plan(
     """
     data = read_problem(problem)
     chosen = make_policies([policy], [])[0]
-    made = chosen.plan(data, incumbent=None, stop=StoppingRule(time_limit_s=time_limit), seed=seed)
-    report = check(data, made)
-    if not report.accepted:
-        lines = "\n".join(check_lines(report))
-        raise TokenfleetError(f"policy {chosen.name} made a plan that the checker refuses: {lines}")
+    stop = StoppingRule(time_limit_s=time_limit)
+    made, report = judged_plan(chosen, data, incumbent=None, stop=stop, seed=seed)
     if out_file is not None:
         write_plan(out_file, made)
     if as_json:
         print_json(plan_to_dict(made))
         return
-    out.print(plan_table(made, report.cost_parts_usd))
+    out.print(plan_table(made, report.cost_parts_usd if report else {}))
     bound = "none proven" if made.bound_usd is None else f"{made.bound_usd:.6f} USD, gap {made.gap:.3%}"
     out.print(f"cost {made.cost_usd:.6f} USD per {data.period_h:g} h; bound {bound}; {made.status}", highlight=False)
     out.print(f"planned in {made.seconds:.2f} s; the checker accepts the plan", highlight=False)

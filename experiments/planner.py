@@ -3,18 +3,18 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from experiments.demand import Demand, EwmaForecast
 from experiments.scenario import Scenario
-from policies.checker import check
+from policies.judged import judged_plan
 from simulator.batching import BatchingType, batching_problem
 from simulator.capacity import paper_problem
 from simulator.catalog import model_size, tier_size
-from simulator.engine import Past
-from simulator.errors import RunError
+from simulator.engine import Controller, Past
+from simulator.errors import InfeasibleError
 from simulator.plan import Plan, PlanStatus
 from simulator.policy import Policy, StoppingRule
 from simulator.problem import CapacityRows, PlanningProblem, QueryType
@@ -105,10 +105,20 @@ _ROWS: dict[CapacityRows, Callable[[Scenario, Demand, list[QueryType], dict[str,
 }
 
 
+class CountingController(Controller, Protocol):
+    """A controller that tells afterwards what it did."""
+
+    calls: int
+    planning_s: float
+    time_limits_hit: int
+    infeasible: int
+
+
 class PlanningController:
     """Forecasts, states the problem, asks the policy and has the checker judge the answer.
 
-    After the run it tells how often it re-planned, how long that took, and how many plans hit the time limit.
+    After the run it tells how often it re-planned, how long that took, how many plans hit the time limit, and how often
+    there was none.
     """
 
     def __init__(self, scenario: Scenario, policy: Policy, *, interval_s: float, stop: StoppingRule, seed: int) -> None:
@@ -121,28 +131,33 @@ class PlanningController:
         self.calls = 0
         self.planning_s = 0.0
         self.time_limits_hit = 0
+        self.infeasible = 0
 
     def replan(self, past: Past, incumbent: Plan | None) -> Plan:
-        """See `simulator.engine.Controller`.
+        """See `simulator.engine.Controller`. Where no plan keeps the limits, the incumbent stays in force.
 
         Raises
         ------
+        InfeasibleError
+            If there is no plan at the start.
         RunError
-            If the policy's plan breaks a constraint: a defect of the policy, not of the input.
+            If the policy fails or its plan breaks a constraint: a defect of the policy, not of the input.
         """
         self._forecast.observe(past)
         name = f"{self._scenario.name}@{past.now_s:g}s"
         problem = build_problem(self._scenario, self._forecast.demand(), name=name, period_h=self._interval_h)
-        started = time.perf_counter()
-        plan = self._policy.plan(problem, incumbent=incumbent, stop=self._stop, seed=self._seed)
-        self.planning_s += time.perf_counter() - started
         self.calls += 1
-        self.time_limits_hit += plan.status is PlanStatus.TIME_LIMIT
-        if plan is not incumbent:
-            report = check(problem, plan)
-            if not report.accepted:
-                broken = "\n  ".join(map(str, report.violations))
-                raise RunError(f"policy {self._policy.name} broke the constraints of {name}:\n  {broken}")
+        started = time.perf_counter()
+        try:
+            plan, _ = judged_plan(self._policy, problem, incumbent=incumbent, stop=self._stop, seed=self._seed)
+        except InfeasibleError:
+            if incumbent is None:
+                raise
+            self.infeasible += 1
+            return incumbent
+        finally:
+            self.planning_s += time.perf_counter() - started
+        self.time_limits_hit += plan is not incumbent and plan.status is PlanStatus.TIME_LIMIT
         return plan
 
 
@@ -151,6 +166,10 @@ class FixedController:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self.calls = 0
+        self.planning_s = 0.0
+        self.time_limits_hit = 0
+        self.infeasible = 0
 
     def replan(self, past: Past, incumbent: Plan | None) -> Plan:
         """See `simulator.engine.Controller`."""

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from experiments.metrics import Judgement, judge, summarise
-from experiments.planner import FixedController, PlanningController
+from experiments.planner import CountingController, FixedController, PlanningController
 from experiments.scenario import Scenario, classify
 from simulator.engine import EngineSettings, ReferenceEngine, Workload
 from simulator.errors import InputError
@@ -125,7 +125,7 @@ def _run(
     scenario: Scenario,
     trace: Trace,
     name: str,
-    controller: PlanningController | FixedController,
+    controller: CountingController,
     interval_s: float,
     seed: int,
     reality: Reality | None,
@@ -153,19 +153,18 @@ def _run(
     )
     result = ReferenceEngine(workload_of(scenario, trace), controller, world.offer, settings, reality, progress).run()
     judgement = judge(scenario, result.requests, reality)
-    replans = controller.calls - 1 if isinstance(controller, PlanningController) else 0
-    limits_hit = controller.time_limits_hit if isinstance(controller, PlanningController) else 0
     summary = {
         "policy": name,
         "seed": seed,
         "engine": ENGINE,
         **summarise(scenario, result, judgement, interval_s),
-        "replans": replans,
+        "replans": max(0, controller.calls - 1),
+        "infeasible_replans": controller.infeasible,
         "fleet_changes": fleet_changes(result),
-        "time_limits_hit": limits_hit,
+        "time_limits_hit": controller.time_limits_hit,
     }
     machine = MachineTimes(
-        planning_s=controller.planning_s if isinstance(controller, PlanningController) else 0.0,
+        planning_s=controller.planning_s,
         engine_cpu_s=result.engine_cpu_s,
         wall_s=time.perf_counter() - started,
     )

@@ -15,6 +15,7 @@ from simulator.catalog import Catalog, candidate_configurations, load_catalog
 from simulator.delay import DELAY_MODELS, DelayModel
 from simulator.errors import InputError
 from simulator.files import read_bytes
+from simulator.plan import describe
 from simulator.policy import StoppingRule
 from simulator.problem import CapacityRows, Configuration
 from simulator.reality import OnFailure
@@ -258,9 +259,22 @@ def _parse(data: bytes, source: str, folder: Path) -> Scenario:
         )
     except InputError as error:
         raise InputError(f"{source}: catalog: {problem}" for problem in error.problems) from None
+    _refuse_tiny_budget(source, file, catalog, configurations)
     return Scenario(
         file=file, catalog=catalog, delay_model=DELAY_MODELS[file.delay_model](), configurations=configurations
     )
+
+
+def _refuse_tiny_budget(source: str, file: _File, catalog: Catalog, configurations: tuple[Configuration, ...]) -> None:
+    """A budget that rents nothing would reject every request: surely a mistake."""
+    cheapest = min(configurations, key=lambda c: c.gpus * catalog.tiers[c.tier].price_usd_per_gpu_h)
+    price = cheapest.gpus * catalog.tiers[cheapest.tier].price_usd_per_gpu_h
+    budget = file.limits.budget_usd_per_h
+    if budget < price:
+        raise InputError(
+            f"{source}: limits.budget_usd_per_h: {budget:g} USD/h is too small: the cheapest replica, "
+            f"{describe(cheapest)}, rents for {price:g} USD/h"
+        )
 
 
 def classify(scenario: Scenario, trace: Trace) -> npt.NDArray[np.int32]:

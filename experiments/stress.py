@@ -15,9 +15,8 @@ from experiments.demand import expected_demand
 from experiments.planner import build_problem
 from experiments.replay import reality_of, replay_plan
 from experiments.scenario import Scenario
-from policies.checker import check
+from policies.judged import judged_plan
 from policies.routing import route
-from simulator.errors import RunError
 from simulator.plan import Plan, plan_arrays, plan_cost_usd
 from simulator.policy import Policy, StoppingRule
 from simulator.problem import PlanningProblem
@@ -47,16 +46,6 @@ class StressPoint:
 def nominal_problem(scenario: Scenario) -> PlanningProblem:
     """The scenario's expected demand for one hour."""
     return build_problem(scenario, expected_demand(scenario.types), name=f"{scenario.name}@nominal", period_h=1.0)
-
-
-def plan_nominal(problem: PlanningProblem, policy: Policy, stop: StoppingRule, seed: int) -> Plan:
-    """Plan once, at nominal delay and error, and have the checker judge the plan."""
-    plan = policy.plan(problem, incumbent=None, stop=stop, seed=seed)
-    report = check(problem, plan)
-    if not report.accepted:
-        broken = "\n  ".join(map(str, report.violations))
-        raise RunError(f"policy {policy.name} broke the constraints of {problem.name}:\n  {broken}")
-    return plan
 
 
 def analytic_point(problem: PlanningProblem, plan: Plan, factor: float) -> dict[str, Any]:
@@ -114,7 +103,7 @@ def stress(
     """
     points = []
     for p, policy in enumerate(policies):
-        plan = plan_nominal(problem, policy, stop, seed)
+        plan, _ = judged_plan(policy, problem, incumbent=None, stop=stop, seed=seed)
         for f, factor in enumerate(factors):
             simulated = None
             if scenario is not None and trace is not None:

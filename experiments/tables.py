@@ -54,6 +54,7 @@ def replay_table(summaries: Sequence[Mapping[str, Any]], machines: Sequence[Mapp
     row("  that changed the fleet", [str(s["fleet_changes"]) for s in summaries])
     row("planning [s]", [_number(m["planning_s"]) for m in machines])
     row("engine [CPU s]", [_number(m["engine_cpu_s"]) for m in machines])
+    row("no plan, incumbent kept", [str(s["infeasible_replans"]) for s in summaries])
     row("time limit hit", [str(s["time_limits_hit"]) for s in summaries])
     return table
 

@@ -1,0 +1,38 @@
+"""Ask a policy for a plan and let the checker judge the answer, in the one way that every command uses."""
+
+import traceback
+
+from policies.checker import CheckReport, check
+from simulator.errors import RunError, TokenfleetError
+from simulator.plan import Plan
+from simulator.policy import Policy, StoppingRule
+from simulator.problem import PlanningProblem
+
+
+def judged_plan(
+    policy: Policy, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int
+) -> tuple[Plan, CheckReport | None]:
+    """The policy's plan with the checker's report; an incumbent that is kept is not judged again (report None).
+
+    Raises
+    ------
+    InfeasibleError
+        If the policy says that there is no plan.
+    RunError
+        If the policy raises anything else, or its plan breaks a constraint: both are defects of the policy.
+    """
+    try:
+        plan = policy.plan(problem, incumbent=incumbent, stop=stop, seed=seed)
+        if incumbent is not None and plan is incumbent:
+            return plan, None
+        report = check(problem, plan)
+    except TokenfleetError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{frame.filename}, line {frame.lineno}"
+        raise RunError(f"policy {policy.name} raised {type(error).__name__}: {error} ({place})") from error
+    if not report.accepted:
+        broken = "\n  ".join(map(str, report.violations))
+        raise RunError(f"policy {policy.name} broke the constraints of {problem.name}:\n  {broken}")
+    return plan, report
