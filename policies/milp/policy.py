@@ -1,6 +1,7 @@
 """The `milp` policy: state the whole problem, let HiGHS solve it, report plan, bound and gap."""
 
 import logging
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -17,15 +18,16 @@ from simulator.plan import Plan, PlanArrays, PlanStatus, build_plan
 from simulator.policy import StoppingRule
 from simulator.problem import PlanningProblem
 
-PLAN_RESERVE = 0.05  # share of the time limit kept for reading and polishing the solution
+START_SHARE = 0.1  # of the time limit, for the heuristic plan to start from
+READING_SHARE = 0.05  # of the time limit, kept for reading and polishing the solution
 
 
 @dataclass(frozen=True, slots=True)
 class Milp:
     """Exact planning by branch and bound (HiGHS through Pyomo).
 
-    A time-out is a status, not an exception: the plan is then the best so far with the bound proven so far. Where the
-    solver has found nothing in its time, the plan is AGH's, under the solver's bound.
+    A time-out is a status, not an exception: the plan is then the best so far with the bound proven so far. AGH gives a
+    plan to fall back on, because HiGHS may find nothing better, or nothing at all, before it has to stop.
     """
 
     name: str = "milp"
@@ -34,39 +36,36 @@ class Milp:
         started = time.perf_counter()
         if not len(usable_configurations(problem)):
             return self._nothing(problem)
+        start = _heuristic_plan(problem, stop, seed)
+        building = time.perf_counter()
         built = build_model(problem)
-        spent = time.perf_counter() - started
-        remaining = None if stop.time_limit_s is None else max(0.1, stop.time_limit_s * (1 - PLAN_RESERVE) - spent)
-        results = _solve(built, stop, seed, remaining)
+        # Handing the model over takes about as long as building it: too late to begin means that the start is all.
+        ready_s = 2 * time.perf_counter() - building - started
+        if start is not None and stop.time_limit_s is not None and ready_s > stop.time_limit_s:
+            return replace(start, policy=self.name, status=PlanStatus.TIME_LIMIT, seconds=time.perf_counter() - started)
+        results = _solve(built, stop, seed, started)
         if results.termination_condition in (
             TerminationCondition.provenInfeasible,
             TerminationCondition.infeasibleOrUnbounded,
         ):
             raise InfeasibleError(_explain_infeasible(problem, seed))
+        status = _status(results.termination_condition)
+        plans = [] if start is None else [replace(start, policy=self.name, status=status)]
+        if results.solution_status is not SolutionStatus.noSolution:
+            results.solution_loader.load_vars()
+            arrays = solution_arrays(built)
+            # Branch and bound leaves shares within tolerances: with the placement fixed the routing is an LP.
+            arrays = route(problem, arrays.replicas) or arrays
+            plans.append(build_plan(problem, arrays, policy=self.name, status=status, seconds=0.0))
+        if not plans:
+            raise RunError(f"policy {self.name} found no plan for {problem.name} in its time: give it more")
+        best = min(plans, key=lambda plan: plan.cost_usd)
         bound_usd = results.objective_bound
-        if results.solution_status is SolutionStatus.noSolution:
-            if results.termination_condition is TerminationCondition.error:
-                raise RunError(f"HiGHS failed on problem {problem.name}")
-            fallback = Agh().plan(problem, incumbent=incumbent, stop=replace(stop, starts=1), seed=seed)
-            return replace(
-                fallback,
-                policy=self.name,
-                status=PlanStatus.TIME_LIMIT,
-                bound_usd=None if bound_usd is None else min(bound_usd, fallback.cost_usd),
-                seconds=time.perf_counter() - started,
-            )
-        results.solution_loader.load_vars()
-        arrays = solution_arrays(built)
-        # Branch and bound leaves shares and switches within tolerances: with the placement fixed the routing is an LP.
-        arrays = route(problem, arrays.replicas) or arrays
-        plan = build_plan(
-            problem,
-            arrays,
-            policy=self.name,
-            status=_status(results.termination_condition),
+        return replace(
+            best,
+            bound_usd=min(bound_usd, best.cost_usd) if bound_usd is not None and math.isfinite(bound_usd) else None,
             seconds=time.perf_counter() - started,
         )
-        return replace(plan, bound_usd=None if bound_usd is None else min(bound_usd, plan.cost_usd))
 
     def _nothing(self, problem: PlanningProblem) -> Plan:
         """Where no configuration is usable there is nothing to solve: all demand is unmet, if the caps allow it."""
@@ -81,15 +80,29 @@ class Milp:
         return replace(plan, bound_usd=plan.cost_usd)
 
 
-def _solve(built: MilpModel, stop: StoppingRule, seed: int, time_limit_s: float | None) -> Results:
+def _heuristic_plan(problem: PlanningProblem, stop: StoppingRule, seed: int) -> Plan | None:
+    limit_s = None if stop.time_limit_s is None else START_SHARE * stop.time_limit_s
+    try:
+        return Agh().plan(problem, incumbent=None, stop=replace(stop, time_limit_s=limit_s), seed=seed)
+    except InfeasibleError:
+        return None  # a heuristic may miss what exists: the solver has the last word
+
+
+def _solve(built: MilpModel, stop: StoppingRule, seed: int, started: float) -> Results:
+    """Hand the model to HiGHS and solve it in what is left of the time since `started` (`time.perf_counter`)."""
     logging.getLogger("pyomo.contrib.solver").setLevel(logging.ERROR)
     options: dict[str, int | float | str] = {"random_seed": seed % 2**31, "mip_feasibility_tolerance": 1e-7}
     if stop.max_nodes is not None:
         options["mip_max_nodes"] = stop.max_nodes
-    return SolverFactory("highs").solve(
+    solver = SolverFactory("highs")
+    solver.set_instance(built.model)  # takes seconds on large models, and HiGHS's own clock does not see it
+    remaining_s = None
+    if stop.time_limit_s is not None:
+        remaining_s = max(0.1, stop.time_limit_s * (1 - READING_SHARE) - (time.perf_counter() - started))
+    return solver.solve(
         built.model,
         threads=1,  # one thread, one tree, one result
-        time_limit=time_limit_s,
+        time_limit=remaining_s,
         rel_gap=stop.relative_gap,
         solver_options=options,
         load_solutions=False,
@@ -112,7 +125,8 @@ def _explain_infeasible(problem: PlanningProblem, seed: int) -> str:
     built.model.budget.deactivate()
     built.model.cost.deactivate()
     built.model.spending = pyo.Objective(expr=built.model.budget.body)
-    results = _solve(built, StoppingRule(relative_gap=0.001, max_nodes=1000), seed, 20.0)
+    stop = StoppingRule(relative_gap=0.001, max_nodes=1000, time_limit_s=20.0)
+    results = _solve(built, stop, seed, time.perf_counter())
     if results.incumbent_objective is not None:
         return (
             f"{text}: budget_usd is {problem.budget_usd:g}, but the cheapest fleet found that keeps every other limit "
