@@ -13,7 +13,7 @@ from experiments.planner import CountingController, FixedController, PlanningCon
 from experiments.scenario import Scenario, classify
 from simulator.engine import EngineSettings, ReferenceEngine, Workload
 from simulator.errors import InputError
-from simulator.fleet import deployment_key
+from simulator.fleet import replicas_by_deployment
 from simulator.plan import Plan
 from simulator.policy import Policy
 from simulator.reality import Reality
@@ -181,7 +181,7 @@ def _run(
 
 def fleet_changes(result: RunResult) -> int:
     """Plans that asked for another fleet than the one before; a plan may change the routing alone."""
-    fleets = [{deployment_key(d.configuration): d.replicas for d in plan.deployments} for _, plan in result.plans]
+    fleets = [replicas_by_deployment(plan) for _, plan in result.plans]
     return sum(before != after for before, after in pairwise(fleets))
 
 

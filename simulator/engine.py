@@ -18,7 +18,7 @@ import simpy
 
 from simulator.balancer import BALANCERS
 from simulator.errors import InputError
-from simulator.fleet import DeploymentKey, Fleet, RentedReplica, ReplicaOffer, ReplicaState
+from simulator.fleet import DeploymentKey, Fleet, RentedReplica, ReplicaOffer, ReplicaState, replicas_by_deployment
 from simulator.outcome import Outcome
 from simulator.plan import Plan
 from simulator.reality import OnFailure, Reality
@@ -51,6 +51,10 @@ class Workload:
     query_type: npt.NDArray[np.int32]
     input_tokens: npt.NDArray[np.int64]
     output_tokens: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        for name in ("arrival_tick", "query_type", "input_tokens", "output_tokens"):
+            getattr(self, name).setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.arrival_tick)
@@ -143,10 +147,15 @@ class ReferenceEngine:
         Raises
         ------
         InputError
-            If the horizon is beyond what ticks can hold.
+            If the horizon is beyond what ticks can hold or before the last arrival, the interval is not above zero, or
+            the arrivals are not in order.
         """
         settings = self._settings
         horizon = to_ticks(settings.horizon_s)
+        if not settings.interval_s > 0:
+            raise InputError(f"the interval between re-plans is {settings.interval_s:g} s, expected above 0")
+        if (np.diff(self._workload.arrival_tick) < 0).any():
+            raise InputError("the arrivals of a workload must be in the order of time")
         if self._arrival_tick and self._arrival_tick[-1] >= horizon:
             raise InputError(f"the last request arrives at or after the horizon of {settings.horizon_s:g} s")
         if horizon + to_ticks(settings.grace_s) > MAX_TICKS:
@@ -196,11 +205,9 @@ class ReferenceEngine:
             return
         self._plans.append((now / TICKS_PER_S, plan))
         if incumbent is None:  # the first fleet is rented early enough to be ready when the trace starts
-            for item in plan.deployments:
-                c = item.configuration
-                for _ in range(item.replicas):
-                    replica = self._fleet.rent((c.model, c.tier, c.tensor_parallel, c.pipeline_parallel), now, now)
-                    self._make_ready(replica)
+            for key, count in replicas_by_deployment(plan).items():
+                for _ in range(count):
+                    self._make_ready(self._fleet.rent(key, now, now))
             self._fleet.apply(plan, now)
             return
         for replica in self._fleet.apply(plan, now):
@@ -399,8 +406,7 @@ class ReferenceEngine:
 
 
 def _not_after(ticks: Sequence[int], end: int) -> npt.NDArray[np.int64]:
-    array = np.array(ticks, dtype=np.int64)
-    return np.where(array > end, NEVER, array)
+    return np.array([tick if tick <= end else NEVER for tick in ticks], dtype=np.int64)
 
 
 def _rental(replica: RentedReplica) -> Rental:

@@ -241,7 +241,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
 
 
 def write_plan(path: Path, plan: Plan) -> None:
-    write_text(path, json.dumps(plan_to_dict(plan), indent=1) + "\n")
+    write_text(path, json.dumps(plan_to_dict(plan), indent=1, allow_nan=False) + "\n")
 
 
 def read_plan(path: Path) -> Plan:

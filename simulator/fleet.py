@@ -26,6 +26,15 @@ def deployment_key(configuration: Configuration) -> DeploymentKey:
     return (c.model, c.tier, c.tensor_parallel, c.pipeline_parallel)
 
 
+def replicas_by_deployment(plan: Plan) -> dict[DeploymentKey, int]:
+    """Replicas that a plan asks for, by what they are made of."""
+    wanted: dict[DeploymentKey, int] = {}
+    for item in plan.deployments:
+        key = deployment_key(item.configuration)
+        wanted[key] = wanted.get(key, 0) + item.replicas
+    return wanted
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaOffer:
     """What it means to rent one replica: how it serves, how long it takes to start, what it costs."""
@@ -123,10 +132,7 @@ class Fleet:
 
     def apply(self, plan: Plan, now: int) -> list[RentedReplica]:
         """Begin the transition to `plan`; return the replicas that were rented and load now."""
-        wanted: dict[DeploymentKey, int] = {}
-        for item in plan.deployments:
-            key = deployment_key(item.configuration)
-            wanted[key] = wanted.get(key, 0) + item.replicas
+        wanted = replicas_by_deployment(plan)
         rented: list[RentedReplica] = []
         for key, count in wanted.items():
             deployment = self._deployment(key)
@@ -165,7 +171,7 @@ class Fleet:
             return
         self._target = None
         self.routing = self._routing_of(plan)
-        wanted = {deployment_key(item.configuration): item.replicas for item in plan.deployments}
+        wanted = replicas_by_deployment(plan)
         for deployment in self.deployments:
             surplus = len(deployment.ready) - wanted.get(deployment.key, 0)
             # The least loaded drain first, the newest of equals.
