@@ -20,7 +20,7 @@ from simulator.problem import PlanningProblem
 
 START_SHARE = 0.1  # of the time limit, for the heuristic plan to start from
 # Handing a model to HiGHS takes some 2.3 times as long as building it in Pyomo, and presolve, which does not look at the
-# clock, some 3 times (measured at 50x20x20). Where both do not fit in the time, the start is the plan.
+# clock, some 3 times (measured at 50x20x20). Where both do not fit in the time, AGH gets what is left of it.
 HAND_OVER_PER_BUILD = 5.5
 READING_SHARE = 0.05  # of the time limit, kept for reading and polishing the solution
 
@@ -39,13 +39,17 @@ class Milp:
         started = time.perf_counter()
         if not len(usable_configurations(problem)):
             return self._nothing(problem)
-        start = _heuristic_plan(problem, stop, seed)
+        limit_s = None if stop.time_limit_s is None else START_SHARE * stop.time_limit_s
+        start = _heuristic_plan(problem, replace(stop, time_limit_s=limit_s), seed)
         build_started = time.perf_counter()
         built = build_model(problem)
         built_at = time.perf_counter()
         presolved_at = built_at + HAND_OVER_PER_BUILD * (built_at - build_started)
         if start is not None and stop.time_limit_s is not None and presolved_at - started > stop.time_limit_s:
-            return replace(start, policy=self.name, status=PlanStatus.TIME_LIMIT, seconds=built_at - started)
+            left_s = (1 - READING_SHARE) * stop.time_limit_s - (built_at - started)
+            best = _heuristic_plan(problem, replace(stop, time_limit_s=max(left_s, 0.0)), seed) or start
+            seconds = time.perf_counter() - started
+            return replace(best, policy=self.name, status=PlanStatus.TIME_LIMIT, seconds=seconds)
         results = _solve(built, stop, seed, started)
         if results.termination_condition in (
             TerminationCondition.provenInfeasible,
@@ -84,9 +88,8 @@ class Milp:
 
 
 def _heuristic_plan(problem: PlanningProblem, stop: StoppingRule, seed: int) -> Plan | None:
-    limit_s = None if stop.time_limit_s is None else START_SHARE * stop.time_limit_s
     try:
-        return Agh().plan(problem, incumbent=None, stop=replace(stop, time_limit_s=limit_s), seed=seed)
+        return Agh().plan(problem, incumbent=None, stop=stop, seed=seed)
     except InfeasibleError:
         return None  # a heuristic may miss what exists: the solver has the last word
 
