@@ -19,8 +19,8 @@ from simulator.policy import StoppingRule
 from simulator.problem import PlanningProblem
 
 START_SHARE = 0.1  # of the time limit, for the heuristic plan to start from
-# Handing a model to HiGHS takes some 2.3 times as long as building it in Pyomo, and presolve, which does not look at the
-# clock, some 3 times (measured at 50x20x20). Where both do not fit in the time, AGH gets what is left of it.
+# Handing a model to HiGHS takes some 2.3 times as long as building it in Pyomo, and presolve, which does not look at
+# the clock, some 3 times (measured at 50x20x20). Where both do not fit in the time, AGH gets what is left of it.
 HAND_OVER_PER_BUILD = 5.5
 READING_SHARE = 0.05  # of the time limit, kept for reading and polishing the solution
 
