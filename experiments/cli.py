@@ -112,6 +112,11 @@ def progress_bars() -> Iterator[Callable[[str], Callable[[float], None]]]:
         yield start
 
 
+def say(text: str) -> None:
+    """A line of plain text on standard output, never broken or marked up."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def print_json(value: object) -> None:
     sys.stdout.write(to_json(value))
 
@@ -185,11 +190,12 @@ def replay(
         print_json({**result, "rows_skipped": skipped} if skipped else result)
         return
     title = f"{len(arrivals):,} requests over {arrivals.span_s / 60:.1f} min, scenario {chosen.name}, seed {seed}"
-    out.print(replay_table([run.summary for run in runs], [asdict(run.machine) for run in runs], title))
+    say(title)
+    out.print(replay_table([run.summary for run in runs], [asdict(run.machine) for run in runs]))
     _tell_about_rows(reads)
     _tell_about_time_limits(runs)
     if out_dir is not None:
-        out.print(f"results and figures in {out_dir}: {', '.join(figures)}", highlight=False, soft_wrap=True)
+        say(f"results and figures in {out_dir}: {', '.join(figures)}")
 
 
 def _arrivals(
@@ -206,7 +212,7 @@ def _tell_about_rows(reads: Sequence[TraceRead]) -> None:
         if read.rows_skipped:
             counts = f"skipped {read.rows_skipped} of {read.rows_in_file} rows"
             text = f"{read.path}: {counts}; the first: {read.first_problems[0]}"
-            out.print(text, highlight=False, markup=False, soft_wrap=True)
+            say(text)
 
 
 def _tell_about_time_limits(runs: Sequence[ReplayRun]) -> None:
@@ -243,8 +249,8 @@ def plan(
         return
     out.print(plan_table(made, report.cost_parts_usd if report else {}))
     bound = "none proven" if made.bound_usd is None else f"{made.bound_usd:.6f} USD, gap {made.gap:.3%}"
-    out.print(f"cost {made.cost_usd:.6f} USD per {data.period_h:g} h; bound {bound}; {made.status}", highlight=False)
-    out.print(f"planned in {made.seconds:.2f} s; the checker accepts the plan", highlight=False)
+    say(f"cost {made.cost_usd:.6f} USD per {data.period_h:g} h; bound {bound}; {made.status}")
+    say(f"planned in {made.seconds:.2f} s; the checker accepts the plan")
 
 
 @app.command("check")
@@ -270,7 +276,7 @@ def check_plan(
         )
     else:
         for line in check_lines(report):
-            out.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(line)
     if not report.accepted:
         raise typer.Exit(1)
 
@@ -328,11 +334,12 @@ def stress_command(
         print_json(result)
         return
     title = f"{data.name}: delay and error inflated after planning"
-    out.print(stress_table(result["runs"], title))
+    say(title)
+    out.print(stress_table(result["runs"]))
     over = "" if arrivals is None else f"; simulated over {arrivals.span_s / 60:.0f} min of arrivals, routing fixed"
-    out.print(f"re-routed: placement fixed, LP, per {data.period_h:g} h{over}", highlight=False, soft_wrap=True)
+    say(f"re-routed: placement fixed, LP, per {data.period_h:g} h{over}")
     if out_dir is not None:
-        out.print(f"results and figure in {out_dir}: stress.json, stress.png", highlight=False, soft_wrap=True)
+        say(f"results and figure in {out_dir}: stress.json, stress.png")
 
 
 def _write_stress(

@@ -17,9 +17,9 @@ def _number(value: float | None, digits: int = 2) -> str:
     return DASH if value is None else f"{value:,.{digits}f}"
 
 
-def replay_table(summaries: Sequence[Mapping[str, Any]], machines: Sequence[Mapping[str, float]], title: str) -> Table:
+def replay_table(summaries: Sequence[Mapping[str, Any]], machines: Sequence[Mapping[str, float]]) -> Table:
     """One column per policy: a reader compares along the rows, and a narrow terminal still holds it."""
-    table = Table(title=escape(title), title_justify="left")
+    table = Table()
     table.add_column("", style="bold", no_wrap=True)
     for summary in summaries:
         table.add_column(escape(str(summary["policy"])), justify="right")
@@ -90,10 +90,10 @@ def check_lines(report: CheckReport) -> list[str]:
     return [f"refused: {len(report.violations)} broken", *(f"  {violation}" for violation in report.violations)]
 
 
-def stress_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+def stress_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One row per policy and factor; the simulated columns are left out where nothing was simulated."""
     simulated = any(row["simulated"] is not None for row in rows)
-    table = Table(title=escape(title), title_justify="left")
+    table = Table()
     table.add_column("policy", no_wrap=True)
     headings = ["factor", "re-routed [USD]", "unmet"]
     for heading in headings + (["simulated [USD]", "out of SLO", "not served"] if simulated else []):
