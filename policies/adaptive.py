@@ -54,6 +54,11 @@ class _Point:
     cost_usd: float
     score_usd: float  # cost and the price of the excess
 
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Order of points: any plan comes before whatever is none, however small its excess and its score."""
+        return self.excess > 0, self.score_usd
+
 
 @dataclass(slots=True)
 class _Search:
@@ -79,7 +84,7 @@ class _Search:
                         return point
                     tried += 1
                     better = self._route(placement, point.score_usd - IMPROVEMENT_USD)
-                    if better is not None:
+                    if better is not None and better.rank < point.rank:
                         point, improved = better, True
                         break
         return point
@@ -99,7 +104,7 @@ class _Search:
         return known if isinstance(known, _Point) and known.score_usd < below_usd else None
 
     def _solve(self, placement: Placement, below_usd: float) -> _Point | None:
-        # A unit of excess costs more than any plan could, so the search first looks for a plan that keeps the caps.
+        # A unit of excess costs more than any plan could, so the search leans towards plans that keep the caps.
         dearest_usd = self.problem.rent_usd.max() * self.problem.max_replicas
         excess_usd = 10.0 * float(1.0 + dearest_usd + self.problem.unmet_usd.sum())
         replicas = placement.replicas[placement.active]
@@ -211,7 +216,7 @@ class Agh:
         best: _Point | None = None
         for order in orders(problem, stop.starts, seed):
             point = search.climb(search.greedy.build(order), order)
-            if point is not None and (best is None or point.score_usd < best.score_usd):
+            if point is not None and (best is None or point.rank < best.rank):
                 best = point
             if search.timed_out:
                 break

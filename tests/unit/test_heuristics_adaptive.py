@@ -207,6 +207,18 @@ def test_stopping_rules():
     assert fleet_of(problem, late) == fleet_of(problem, none_tried) == fleet_of(problem, plan_of(problem, Gh()))
 
 
+def test_a_cheap_fleet_that_nearly_keeps_the_unmet_cap_is_no_plan():
+    """At TP 1, 69 % fit the delay SLO and 1 % too much is dropped: no saved rent makes up for that."""
+    problem = tiny(
+        [("m", "a", 1), ("m", "a", 4)],
+        [query("q", delay_slo_s=0.4, unmet_cap=0.3, unmet_penalty_usd_per_query=0.0)],
+        prices={"a": 10.0},
+        delay_s=[[0.58, 0.1]],
+        load=0.1,
+    )
+    assert [d.configuration.tensor_parallel for d in plan_of(problem).deployments] == [4]
+
+
 def test_names_and_infeasibility():
     assert Agh().name == "agh"
     assert Agh(m2=False, local=False, consolidate=False).name == "agh[-m2,-local,-consolidate]"
