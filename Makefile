@@ -37,7 +37,7 @@ check: $(STAMP)
 	$(BIN)/pytest -n $(WORKERS) -m "not slow"
 
 nightly: $(STAMP)
-	$(BIN)/pytest -n $(WORKERS)
+	HYPOTHESIS_PROFILE=explore $(BIN)/pytest -n $(WORKERS)
 
 format: $(STAMP)
 	$(BIN)/ruff format .

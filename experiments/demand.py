@@ -10,6 +10,7 @@ from experiments.scenario import ForecastChoice, QueryTypeRule
 from simulator.engine import Past
 
 SECONDS_PER_H = 3600.0
+MIN_REQUESTS = 1e-6  # decayed requests below which a mean of lengths is not renewed
 MIN_ARRIVAL_PER_H = 1.0  # a type that was silent may speak again: it keeps a route
 
 
@@ -70,16 +71,24 @@ class EwmaForecast:
         kinds = past.query_type[new]
         arrived = np.bincount(kinds, minlength=self._types).astype(np.float64)
         self._arrival_per_h = keep * self._arrival_per_h + self._choice.weight * arrived / elapsed_h
-        self._arrived = keep * self._arrived + arrived
-        self._inputs = keep * self._inputs + self._sums(kinds, past.input_tokens[new])
+        fade = self._fading(self._arrived, arrived)
+        self._arrived = fade * self._arrived + arrived
+        self._inputs = fade * self._inputs + self._sums(kinds, past.input_tokens[new])
         candidates = np.concatenate([self._waiting, new])
         done = candidates[past.finished[candidates]]
         self._waiting = candidates[~past.finished[candidates]]
         kinds, inputs, outputs = past.query_type[done], past.input_tokens[done], past.output_tokens[done]
-        self._finished = keep * self._finished + np.bincount(kinds, minlength=self._types)
+        finished = np.bincount(kinds, minlength=self._types).astype(np.float64)
+        fade = self._fading(self._finished, finished)
+        self._finished = fade * self._finished + finished
         sums = np.stack([self._sums(kinds, values) for values in (outputs, inputs * outputs, outputs**2)])
-        self._outputs = keep * self._outputs + sums
+        self._outputs = fade * self._outputs + sums
         self._seen, self._since_s = len(past.query_type), past.now_s
+
+    def _fading(self, before: npt.NDArray[np.float64], new: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Factor on what was known before; one for types that would be forgotten: lengths outlast silence."""
+        keep = 1 - self._choice.weight
+        return np.where(keep * before + new > MIN_REQUESTS, keep, 1.0)
 
     def _sums(self, kinds: npt.NDArray[np.int32], values: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         return np.bincount(kinds, weights=values.astype(np.float64), minlength=self._types).astype(np.float64)

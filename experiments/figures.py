@@ -145,7 +145,8 @@ def _gpus_over_time(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
     colour = {tier: TIER_COLOURS[k % len(TIER_COLOURS)] for k, tier in enumerate(tiers)}
     for axes, run, count in zip(panels, runs, counts, strict=True):
         used = [tier for tier in tiers if tier in count]
-        axes.stackplot(times_s / 60, [count[t] for t in used], colors=[colour[t] for t in used], step="post")
+        if used:
+            axes.stackplot(times_s / 60, [count[t] for t in used], colors=[colour[t] for t in used], step="post")
         axes.set(title=run.policy, xlabel="time [min]")
         axes.set_xlim(0, end_s / 60)
     panels[0].set_ylabel("GPUs rented")
@@ -167,9 +168,8 @@ def _latency_cdf(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
         for index, run in enumerate(runs):
             values = np.sort(getattr(run.result.requests, column))
             values = values[~np.isnan(values)]
-            if len(values):
-                share = np.arange(1, len(values) + 1) / len(values)
-                axes.step(values, share, where="post", label=run.policy, **_line(index))
+            share = np.arange(1, len(values) + 1) / max(len(values), 1)
+            axes.step(values, share, where="post", label=run.policy, **_line(index))
         axes.set_xscale("log")
         axes.set_xlabel(label)
         axes.set_ylim(0, 1.01)

@@ -94,6 +94,7 @@ def _batching(
         catalog=scenario.catalog,
         delay_model=scenario.delay_model,
         tpot_targets_s=scenario.tpot_targets_s,
+        token_budget=scenario.file.engine.token_budget,
         cap=scenario.file.limits.cap,
         memory_utilisation=scenario.file.catalog.memory_utilisation,
     )

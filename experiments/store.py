@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from experiments.replay import ReplayRun
 from experiments.scenario import Scenario
 from simulator.errors import InputError
 from simulator.files import plan_to_dict
+from simulator.results import Rental
 from simulator.workload import Trace
 
 MARKER = "run.json"  # what makes a folder a run directory of ours
@@ -126,7 +127,8 @@ def write_replay(
         plans.mkdir(parents=True)
         for time_s, plan in run.result.plans:
             document = {**plan_to_dict(plan), "seconds": None}  # machine time stands in timing.json
-            (plans / f"{round(time_s):07d}s.json").write_text(to_json(document), "utf-8")
+            name = f"{int(time_s):07d}s" if time_s == int(time_s) else f"{time_s:011.3f}s"
+            (plans / f"{name}.json").write_text(to_json(document), "utf-8")
     return [path.name for path in draw_replay(scenario, runs, folder)]
 
 
@@ -135,7 +137,8 @@ def _file_name(policy: str) -> str:
 
 
 def _rentals_frame(run: ReplayRun) -> pd.DataFrame:
-    frame = pd.DataFrame([asdict(rental) for rental in run.result.rentals])
+    columns = [field.name for field in fields(Rental)]
+    frame = pd.DataFrame([asdict(rental) for rental in run.result.rentals], columns=columns)
     keys = run.result.requests.deployments
     frame.insert(1, "model", [keys[d][0] for d in frame["deployment"]])
     frame.insert(2, "tier", [keys[d][1] for d in frame["deployment"]])

@@ -105,7 +105,7 @@ class _Search:
 
     def _solve(self, placement: Placement, below_usd: float) -> _Point | None:
         # A unit of excess costs more than any plan could, so the search leans towards plans that keep the caps.
-        dearest_usd = self.problem.rent_usd.max() * self.problem.max_replicas
+        dearest_usd = self.problem.rent_usd.max(initial=0.0) * self.problem.max_replicas
         excess_usd = 10.0 * float(1.0 + dearest_usd + self.problem.unmet_usd.sum())
         replicas = placement.replicas[placement.active]
         routing = route_deployments(

@@ -8,10 +8,13 @@ of h prompt and f output tokens therefore costs the replica, on top of its share
 If beta = sum of arrival rate x v is the share of time that this work takes, a is what is left to each step, and the
 time per output token settles at a / (1 - beta). Keeping it at or below a target T is the linear row beta <= 1 - a / T.
 
+A step also takes no more tokens than its budget B, prefill and decode together, so that the tokens of a request need
+(h + f) / B steps and as many times a: the queue stays finite only if the rate times v + a (h + f) / B is below one.
+
 A configuration thus has operating points, one per target T: the planner chooses among them as it chooses among parallel
 degrees, and a query type may use only those within its own TPOT limit. At an operating point
 
-    load = rate v / (1 - a / T)              KV tokens in flight = rate T (h f + f^2 / 2)
+    load = rate max(v / (1 - a / T), v + a (h + f) / B)          KV tokens in flight = rate T (h f + f^2 / 2)
     delay = 3/2 T + b h + (f - 1) T          half a step of waiting, the prefill step, the decode
 
 The delay has no queueing in it: headroom (`cap` below one) is what keeps queues short.
@@ -65,6 +68,7 @@ def batching_problem(
     configurations: Sequence[Configuration],
     tpot_targets_s: Sequence[float],
     error: FloatArray,
+    token_budget: int,
     cap: float = 1.0,
     memory_utilisation: float = 0.9,
 ) -> PlanningProblem:
@@ -77,6 +81,8 @@ def batching_problem(
         out.
     error
         Shape (types, configurations), over the `configurations` given.
+    token_budget
+        Most tokens of one engine step [B].
     cap
         Largest share of the load limit that the planner may use, in (0, 1]: the headroom is what is left.
 
@@ -136,7 +142,9 @@ def batching_problem(
     if complaints:
         raise InputError(complaints)
     kept = np.flatnonzero(allowed.any(axis=0))
-    load = rate_per_s * work_s / np.maximum(share_for_work, TOLERANCE)
+    by_tpot = work_s / np.maximum(share_for_work, TOLERANCE)
+    by_budget = work_s + base_s * (inputs + outputs) / token_budget
+    load = rate_per_s * np.maximum(by_tpot, by_budget)
     kv = rate_per_s * target_s * context_steps / np.maximum(kv_tokens, 1)
     delay_s = ttft_s + np.maximum(outputs - 1, 0) * target_s
     return PlanningProblem(
