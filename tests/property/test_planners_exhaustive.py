@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
@@ -175,7 +175,7 @@ def plan(problem, policy):
     return made
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, phases=set(Phase) - {Phase.shrink})  # tiny already, and each takes a while
 @given(problem=problems())
 def test_no_planner_beats_the_optimum_and_milp_reaches_it(problem):
     optimum = optimum_usd(problem)

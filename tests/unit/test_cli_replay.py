@@ -415,6 +415,49 @@ class TestStress:
             for run in own:
                 assert sum(run["analytic"]["cost_parts_usd"].values()) == pytest.approx(run["analytic"]["cost_usd"])
 
+    def test_the_cost_of_a_slower_world_by_hand(self, run_cli, tmp_path):
+        """One GPU, 2 h at 1 USD, serves 100 queries an hour of 2 s at 0.01 USD a second; the SLO is 2.5 s."""
+        tier = {"memory_gb": 24, "compute_tflops": 100, "compute_efficiency": 0.5, "bandwidth_gb_s": 900}
+        problem = {
+            "format": "tokenfleet-problem/1",
+            "name": "one",
+            "period_h": 2.0,
+            "budget_usd": 10.0,
+            "storage_price_usd_per_gb_h": 0.0,
+            "storage_capacity_gb": 100.0,
+            "max_replicas": 1,
+            "query_types": [
+                {
+                    "name": "chat",
+                    "arrival_per_h": 100.0,
+                    "input_tokens": 100.0,
+                    "output_tokens": 50.0,
+                    "delay_slo_s": 2.5,
+                    "error_slo": 0.1,
+                    "delay_penalty_usd_per_query_s": 0.01,
+                    "unmet_penalty_usd_per_query": 0.5,
+                    "unmet_cap": 1.0,
+                    "token_storage_gb_per_token": 0.0,
+                }
+            ],
+            "models": [{"name": "m", "parameters_b": 1.0, "weights_gb": 2.0, "kv_mb_per_token": 0.1}],
+            "tiers": [{"name": "g", **tier, "price_usd_per_gpu_h": 1.0, "weight_factor": 1.0}],
+            "configurations": [{"model": "m", "tier": "g", "tensor_parallel": 1, "pipeline_parallel": 1}],
+            "delay_s": [[2.0]],
+            "error": [[0.05]],
+        }
+        (tmp_path / "one.json").write_text(json.dumps(problem))
+        done = run_cli(
+            "stress", "--problem", tmp_path / "one.json", "--policy", "gh", "--factors", "1,1.25,2.5", "--json"
+        )
+        nominal, slower, slowest = (run["analytic"] for run in json.loads(done.stdout)["runs"])
+        assert nominal["cost_parts_usd"]["delay_penalty"] == pytest.approx(2 * 100 * 2.0 * 0.01)
+        assert slower["cost_parts_usd"]["delay_penalty"] == pytest.approx(2 * 100 * 2.5 * 0.01)
+        assert (nominal["unmet_share"], slower["unmet_share"]) == (0.0, 0.0)
+        # At 5 s, half of the queries use the whole 2.5 s of mean delay, and the others stay unmet.
+        assert slowest["unmet_share"] == pytest.approx(0.5)
+        assert slowest["cost_usd"] == pytest.approx(2.0 + 2 * 50 * 5.0 * 0.01 + 2 * 50 * 0.5)
+
     def test_simulated_stress(self, run_cli, tmp_path):
         command = ["stress", "--policy", "gh", "--factors", "1.0,1.5", "--duration", "2m", "--seed", "1"]
         first = run_cli(*command, "--json")
