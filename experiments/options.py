@@ -23,7 +23,7 @@ def parse_duration_s(text: str, option: str) -> float:
     """
     match = _DURATION.fullmatch(text.strip().lower())
     unit = (match["unit"] or "s") if match else ""
-    if match is None or unit not in _SECONDS or float(match["number"]) <= 0:
+    if match is None or unit not in _SECONDS or not 0 < float(match["number"]) < math.inf:
         raise InputError(f"{option}: {text!r} is no duration above zero; expected for instance 30s, 5m, 1h or 1d")
     return float(match["number"]) * _SECONDS[unit]
 

@@ -3,7 +3,7 @@
 Compared are the time per output token, a / (1 - beta), and the KV tokens in flight, rate x TPOT x (h f + f^2 / 2). What
 the rows leave out is the step at which a request's own prefill ends: it is long, more requests than usual arrive in it,
 and so the decode begins among their prefills. That counts where b h is not small against the whole decode, f x TPOT,
-and grows with the load; the tolerances below say by how much. The simulated TPOT is above the planned one.
+and grows with the load; the tolerances below say by how much. The simulated TPOT is nearly always the larger one.
 """
 
 import numpy as np

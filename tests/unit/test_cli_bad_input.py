@@ -154,6 +154,7 @@ def test_nothing_is_skipped_silently(run_cli, trace):
         (["--scenario", "azure-2022"], "unknown scenario 'azure-2022'; did you mean 'azure-2023'"),
         (["--scenario", "none.toml"], "none.toml: cannot be read: No such file or directory"),
         (["--interval", "0s"], "--interval: '0s' is no duration above zero"),
+        (["--interval", "9" * 400], "is no duration above zero"),
         (["--interval", "5 fortnights"], "--interval: '5 fortnights' is no duration above zero"),
         (["--interval=-5m"], "--interval: '-5m' is no duration above zero"),
         (["--seed", "-1"], "--seed"),
