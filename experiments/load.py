@@ -65,8 +65,7 @@ def _static_work_s(
     model, tier = scenario.catalog.models[key[0]], scenario.catalog.tiers[key[1]]
     delay = scenario.delay_model.request_delay(model, tier, key[2], key[3])
     capacity = kv_capacity_tokens(model, tier, key[2], key[3], scenario.file.catalog.memory_utilisation)
-    delay_s = (delay.prefill_s_per_token * inputs + delay.decode_s_per_token * outputs) * delay_factor
-    return np.asarray(delay_s * (inputs + outputs) / capacity)
+    return np.asarray(delay.delay_s(inputs, outputs) * delay_factor * (inputs + outputs) / capacity)
 
 
 _WORK = {Discipline.BATCHING: _batching_work_s, Discipline.STATIC: _static_work_s}
