@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.scenario import ForecastChoice, QueryTypeRule
-from simulator.engine import Past
+from simulator.engine import Observation
 
 SECONDS_PER_H = 3600.0
 MIN_REQUESTS = 1e-6  # decayed requests below which a mean of lengths is not renewed
@@ -52,46 +52,33 @@ class EwmaForecast:
         prior = expected_demand(types)
         self._choice = choice
         self._types = len(types)
-        self._seen = 0
         self._since_s = 0.0
         self._arrival_per_h = prior.arrival_per_h
         weight = np.maximum(prior.arrival_per_h * interval_s / SECONDS_PER_H, 1.0)  # requests that the prior counts for
         self._arrived, self._finished = weight.copy(), weight.copy()
         self._inputs = weight * prior.input_tokens
         self._outputs = weight * np.stack([prior.output_tokens, prior.input_output, prior.output_squared])
-        self._waiting: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)  # seen, not yet finished
 
-    def observe(self, past: Past) -> None:
+    def observe(self, seen: Observation) -> None:
         """Take in what happened since the last call."""
-        elapsed_h = (past.now_s - self._since_s) / SECONDS_PER_H
+        elapsed_h = (seen.now_s - self._since_s) / SECONDS_PER_H
         if elapsed_h <= 0:
             return
         keep = 1 - self._choice.weight
-        new = np.arange(self._seen, len(past.query_type))
-        kinds = past.query_type[new]
-        arrived = np.bincount(kinds, minlength=self._types).astype(np.float64)
-        self._arrival_per_h = keep * self._arrival_per_h + self._choice.weight * arrived / elapsed_h
-        fade = self._fading(self._arrived, arrived)
-        self._arrived = fade * self._arrived + arrived
-        self._inputs = fade * self._inputs + self._sums(kinds, past.input_tokens[new])
-        candidates = np.concatenate([self._waiting, new])
-        done = candidates[past.finished[candidates]]
-        self._waiting = candidates[~past.finished[candidates]]
-        kinds, inputs, outputs = past.query_type[done], past.input_tokens[done], past.output_tokens[done]
-        finished = np.bincount(kinds, minlength=self._types).astype(np.float64)
-        fade = self._fading(self._finished, finished)
-        self._finished = fade * self._finished + finished
-        sums = np.stack([self._sums(kinds, values) for values in (outputs, inputs * outputs, outputs**2)])
+        self._arrival_per_h = keep * self._arrival_per_h + self._choice.weight * seen.arrived / elapsed_h
+        fade = self._fading(self._arrived, seen.arrived)
+        self._arrived = fade * self._arrived + seen.arrived
+        self._inputs = fade * self._inputs + seen.arrived_input_tokens
+        fade = self._fading(self._finished, seen.finished)
+        self._finished = fade * self._finished + seen.finished
+        sums = np.stack([seen.finished_output_tokens, seen.finished_input_output, seen.finished_output_squared])
         self._outputs = fade * self._outputs + sums
-        self._seen, self._since_s = len(past.query_type), past.now_s
+        self._since_s = seen.now_s
 
-    def _fading(self, before: npt.NDArray[np.float64], new: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def _fading(self, before: npt.NDArray[np.float64], new: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Factor on what was known before; one for types that would be forgotten: lengths outlast silence."""
         keep = 1 - self._choice.weight
         return np.where(keep * before + new > MIN_REQUESTS, keep, 1.0)
-
-    def _sums(self, kinds: npt.NDArray[np.int32], values: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        return np.bincount(kinds, weights=values.astype(np.float64), minlength=self._types).astype(np.float64)
 
     def demand(self) -> Demand:
         """The forecast for the next interval, with the margin on the rate."""

@@ -13,7 +13,7 @@ from policies.judged import judged_plan
 from simulator.batching import BatchingType, batching_problem
 from simulator.capacity import paper_problem
 from simulator.catalog import model_size, tier_size
-from simulator.engine import Controller, Past
+from simulator.engine import Controller, Observation
 from simulator.errors import InfeasibleError
 from simulator.plan import Plan, PlanStatus
 from simulator.policy import Policy, StoppingRule
@@ -134,7 +134,7 @@ class PlanningController:
         self.time_limits_hit = 0
         self.infeasible = 0
 
-    def replan(self, past: Past, incumbent: Plan | None) -> Plan:
+    def replan(self, seen: Observation, incumbent: Plan | None) -> Plan:
         """See `simulator.engine.Controller`. Where no plan keeps the limits, the incumbent stays in force.
 
         Raises
@@ -144,8 +144,8 @@ class PlanningController:
         RunError
             If the policy fails or its plan breaks a constraint: a defect of the policy, not of the input.
         """
-        self._forecast.observe(past)
-        name = f"{self._scenario.name}@{past.now_s:g}s"
+        self._forecast.observe(seen)
+        name = f"{self._scenario.name}@{seen.now_s:g}s"
         problem = build_problem(self._scenario, self._forecast.demand(), name=name, period_h=self._interval_h)
         self.calls += 1
         started = time.perf_counter()
@@ -172,7 +172,7 @@ class FixedController:
         self.time_limits_hit = 0
         self.infeasible = 0
 
-    def replan(self, past: Past, incumbent: Plan | None) -> Plan:
+    def replan(self, seen: Observation, incumbent: Plan | None) -> Plan:
         """See `simulator.engine.Controller`."""
-        del past, incumbent
+        del seen, incumbent
         return self._plan

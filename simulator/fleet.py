@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import accumulate
 
+from simulator.errors import RunError
 from simulator.plan import Plan
 from simulator.problem import Configuration
-from simulator.replica import DISCIPLINES, Replica, ReplicaSpec, RequestBook
+from simulator.replica import ReplicaSpec, Service
 
 DeploymentKey = tuple[str, str, int, int]  # model, tier, tensor parallel, pipeline parallel
+MAX_DEPLOYMENTS = 2**15 - 1  # their index takes two bytes per request
 
 
 def deployment_key(configuration: Configuration) -> DeploymentKey:
@@ -59,7 +61,7 @@ class RentedReplica:
     number: int
     deployment: int
     offer: ReplicaOffer
-    service: Replica
+    service: Service
     state: ReplicaState
     rent_tick: int
     ready_tick: int
@@ -90,14 +92,24 @@ class RoutingTable:
         return self.deployments[position] if position < len(self.deployments) else None
 
 
-class Fleet:
-    """Deployments by index, with the routing in force. The engine calls it and schedules what it says."""
+OpenReplica = Callable[[int, int, ReplicaSpec], Service]
+"""Makes the service of a replica from its number, the index of its deployment and its specification."""
 
-    def __init__(self, offer_of: Callable[[DeploymentKey], ReplicaOffer], book: RequestBook, types: tuple[str, ...]):
+
+class Fleet:
+    """Deployments by index, with the routing in force. The engine calls it and schedules what it says.
+
+    `version` grows with every change of what is ready and of the routing.
+    """
+
+    def __init__(
+        self, offer_of: Callable[[DeploymentKey], ReplicaOffer], open_replica: OpenReplica, types: tuple[str, ...]
+    ) -> None:
         self._offer_of = offer_of
         self._offers: dict[DeploymentKey, ReplicaOffer] = {}
-        self._book = book
+        self._open_replica = open_replica
         self._types = types
+        self.version = 0
         self._target: Plan | None = None  # the plan of a transition under way
         self.deployments: list[FleetDeployment] = []
         self._index: dict[DeploymentKey, int] = {}
@@ -107,6 +119,8 @@ class Fleet:
     def _deployment(self, key: DeploymentKey) -> FleetDeployment:
         index = self._index.get(key)
         if index is None:
+            if len(self.deployments) == MAX_DEPLOYMENTS:
+                raise RunError(f"the plans of this run name more than {MAX_DEPLOYMENTS} deployments")
             index = self._index[key] = len(self.deployments)
             self.deployments.append(FleetDeployment(index, key))
         return self.deployments[index]
@@ -121,7 +135,7 @@ class Fleet:
             number=len(self.replicas),
             deployment=deployment.index,
             offer=offer,
-            service=DISCIPLINES[offer.spec.discipline](offer.spec, self._book),
+            service=self._open_replica(len(self.replicas), deployment.index, offer.spec),
             state=ReplicaState.LOADING,
             rent_tick=now if ready_tick is None else ready_tick - offer.startup_ticks,
             ready_tick=now + offer.startup_ticks if ready_tick is None else ready_tick,
@@ -160,6 +174,7 @@ class Fleet:
         self._switch_if_ready(now)
 
     def _set_ready(self, replica: RentedReplica) -> None:
+        self.version += 1
         replica.state = ReplicaState.READY
         bisect.insort(self.deployments[replica.deployment].ready, replica, key=lambda r: r.number)
 
@@ -170,6 +185,7 @@ class Fleet:
         if any(r.state is ReplicaState.LOADING for d in self.deployments for r in d.replicas):
             return
         self._target = None
+        self.version += 1
         self.routing = self._routing_of(plan)
         wanted = replicas_by_deployment(plan)
         for deployment in self.deployments:
@@ -197,6 +213,7 @@ class Fleet:
         if replica.state is ReplicaState.LOADING:
             self.end(replica, now)
             return
+        self.version += 1
         replica.state = ReplicaState.DRAINING
         self.deployments[replica.deployment].ready.remove(replica)
         if replica.service.held == 0:
@@ -206,6 +223,7 @@ class Fleet:
         """Give the replica back: it is paid up to `now`."""
         deployment = self.deployments[replica.deployment]
         if replica.state is ReplicaState.READY:
+            self.version += 1
             deployment.ready.remove(replica)
         deployment.replicas.remove(replica)
         replica.state = ReplicaState.ENDED

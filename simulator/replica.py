@@ -14,6 +14,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from simulator.delay.port import StepTicks
+from simulator.extension import Admission, CustomStep
+from simulator.tokenlog import LifeEvent, Recorder
 
 NEVER = -(2**63)  # tick of something that did not happen; written as null, never as a number
 
@@ -41,6 +43,10 @@ class ReplicaSpec:
         Most tokens, decode and prefill together, that one step takes (`batching`; chunked prefill).
     slots
         Most requests in service at once (`static`), None where the KV cache is the only limit.
+    step_time
+        A user's own step time instead of `step` (`batching`).
+    admission
+        A user's own rule instead of first come first served (`batching`).
     """
 
     discipline: Discipline
@@ -50,13 +56,16 @@ class ReplicaSpec:
     kv_capacity_tokens: int
     token_budget: int = 2048
     slots: int | None = None
+    step_time: CustomStep | None = None
+    admission: Admission | None = None
 
 
 class RequestBook:
     """Input and outcome of every request, as columns indexed by request number.
 
     `first_token_tick` and `finish_tick` are NEVER until they happen; `generated` counts the output tokens that a
-    preempted or re-queued request had when it was last taken off a replica.
+    preempted or re-queued request had when it was last taken off a replica. `recorder` is there only if a log was asked
+    for.
     """
 
     __slots__ = (
@@ -66,18 +75,30 @@ class RequestBook:
         "input_tokens",
         "output_tokens",
         "preemptions",
+        "recorder",
         "start_tick",
     )
 
-    def __init__(self, input_tokens: list[int], output_tokens: list[int]) -> None:
+    def __init__(self) -> None:
+        self.input_tokens: list[int] = []
+        self.output_tokens: list[int] = []
+        self.start_tick: list[int] = []
+        self.first_token_tick: list[int] = []
+        self.finish_tick: list[int] = []
+        self.generated: list[int] = []
+        self.preemptions: list[int] = []
+        self.recorder: Recorder | None = None
+
+    def extend(self, input_tokens: list[int], output_tokens: list[int]) -> None:
+        """Take in requests that have not happened yet."""
         size = len(input_tokens)
-        self.input_tokens = input_tokens
-        self.output_tokens = output_tokens
-        self.start_tick = [NEVER] * size
-        self.first_token_tick = [NEVER] * size
-        self.finish_tick = [NEVER] * size
-        self.generated = [0] * size
-        self.preemptions = [0] * size
+        self.input_tokens += input_tokens
+        self.output_tokens += output_tokens
+        self.start_tick += [NEVER] * size
+        self.first_token_tick += [NEVER] * size
+        self.finish_tick += [NEVER] * size
+        self.generated += [0] * size
+        self.preemptions += [0] * size
 
     def peak_kv_tokens(self, request: int) -> int:
         """KV tokens just before the request finishes: the last token's own entry is never written."""
@@ -87,15 +108,39 @@ class RequestBook:
         return self.input_tokens[request] + self.output_tokens[request]
 
 
-class Replica(Protocol):
-    """What the engine asks of a replica."""
+class Service(Protocol):
+    """What the fleet sees of a replica, in any engine."""
+
+    @property
+    def outstanding_tokens(self) -> int:
+        """Input and output tokens of the unfinished requests it holds."""
+        ...
+
+    @property
+    def held(self) -> int:
+        """Unfinished requests it holds."""
+        ...
+
+    @property
+    def kv_peak_tokens(self) -> int:
+        """Most KV tokens ever in use."""
+        ...
+
+    @property
+    def preemptions(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    def evict(self, now: int) -> list[int]:
+        """Give up every unfinished request, in order of admission, then of arrival, and be idle."""
+        ...
+
+
+class Replica(Service, Protocol):
+    """What the reference engine asks of a replica."""
 
     next_tick: int | None  # tick of the next boundary, None while idle
-    outstanding_tokens: int  # input and output tokens of the unfinished requests it holds
-    held: int  # unfinished requests it holds
-    kv_peak_tokens: int  # most KV tokens ever in use
-    preemptions: int
-    steps: int
 
     def fits(self, request: int) -> bool:
         """Whether the request could ever be served here."""
@@ -107,10 +152,6 @@ class Replica(Protocol):
 
     def boundary(self, now: int) -> list[int]:
         """Complete what is due at `now`, start what can start, set `next_tick`; return the finished requests."""
-        ...
-
-    def evict(self, now: int) -> list[int]:
-        """Give up every unfinished request, in order of admission, then of arrival, and be idle."""
         ...
 
 
@@ -149,19 +190,23 @@ class BatchingReplica:
         "_finishing",
         "_partial",
         "_partial_left",
+        "_prefilling_tokens",
         "_reserved_tokens",
         "_spec",
+        "_started_tick",
         "_stepping",
         "_waiting",
         "held",
         "kv_peak_tokens",
         "next_tick",
+        "number",
         "outstanding_tokens",
         "preemptions",
         "steps",
     )
 
-    def __init__(self, spec: ReplicaSpec, book: RequestBook) -> None:
+    def __init__(self, number: int, spec: ReplicaSpec, book: RequestBook) -> None:
+        self.number = number
         self._spec = spec
         self._book = book
         self._waiting: deque[int] = deque()
@@ -173,6 +218,7 @@ class BatchingReplica:
         self._context_tokens = 0  # KV tokens of the decoding sequences
         self._reserved_tokens = 0  # KV tokens reserved by requests in prefill
         self._stepping = False
+        self._started_tick = self._prefilling_tokens = 0  # of the running step
         self.next_tick: int | None = None
         self.outstanding_tokens = 0
         self.held = 0
@@ -189,12 +235,14 @@ class BatchingReplica:
         self.outstanding_tokens += self._book.total_tokens(request)
         if not self._stepping:
             self.next_tick = now
+        if self._book.recorder is not None:
+            self._record(request, LifeEvent.QUEUED, now, 0)
 
     def boundary(self, now: int) -> list[int]:
         finished: list[int] = []
         if self._stepping:
             self._end_step(now, finished)
-        preempted = self._preempt()
+        preempted = self._preempt(now)
         prefill_tokens = self._continue_prefill()
         if not preempted:
             prefill_tokens = self._admit(now, prefill_tokens)
@@ -202,13 +250,15 @@ class BatchingReplica:
         return finished
 
     def evict(self, now: int) -> list[int]:
-        del now
         for request, sequence in self._decoding.items():
             self._book.generated[request] += 1 + self.steps - sequence.begin_step
         evicted = [*self._decoding, *self._completing]
         if self._partial is not None:
             evicted.append(self._partial)
         evicted += self._waiting
+        if self._book.recorder is not None:
+            for request in evicted:
+                self._record(request, LifeEvent.EVICTED, now, self._book.generated[request])
         self._waiting.clear()
         self._decoding.clear()
         self._finishing.clear()
@@ -224,7 +274,20 @@ class BatchingReplica:
         """Tokens to prefill: the prompt and, after a preemption, what was generated before it."""
         return self._book.input_tokens[request] + self._book.generated[request]
 
+    def _record(self, request: int, kind: LifeEvent, now: int, tokens: int) -> None:
+        assert self._book.recorder is not None
+        self._book.recorder.event(request, kind, now, self.number, self.steps, tokens)
+
     def _end_step(self, now: int, finished: list[int]) -> None:
+        if self._book.recorder is not None:
+            self._book.recorder.step(
+                self.number,
+                self.steps,
+                self._started_tick,
+                now - self._started_tick,
+                len(self._decoding),
+                self._prefilling_tokens,
+            )
         self.steps += 1
         finishing, decoding = self._finishing, self._decoding
         while finishing and finishing[0][0] <= self.steps:
@@ -239,6 +302,8 @@ class BatchingReplica:
             prompt = self._prompt_tokens(request)
             self._reserved_tokens -= prompt
             left = book.output_tokens[request] - book.generated[request] - 1  # the prefill itself gives one token
+            if book.recorder is not None:
+                self._record(request, LifeEvent.DECODING, now, prompt)
             if left >= 0 and book.first_token_tick[request] == NEVER:
                 book.first_token_tick[request] = now
             if left <= 0:
@@ -254,8 +319,10 @@ class BatchingReplica:
         self.held -= 1
         self.outstanding_tokens -= self._book.total_tokens(request)
         finished.append(request)
+        if self._book.recorder is not None:
+            self._record(request, LifeEvent.FINISHED, now, self._book.output_tokens[request])
 
-    def _preempt(self) -> bool:
+    def _preempt(self, now: int) -> bool:
         preempted = False
         capacity = self._spec.kv_capacity_tokens
         while self._context_tokens + self._reserved_tokens + len(self._decoding) > capacity:
@@ -271,6 +338,8 @@ class BatchingReplica:
             self._book.preemptions[request] += 1
             self.preemptions += 1
             self._waiting.appendleft(request)
+            if self._book.recorder is not None:
+                self._record(request, LifeEvent.PREEMPTED, now, self._book.generated[request])
             preempted = True
         return preempted
 
@@ -288,19 +357,26 @@ class BatchingReplica:
     def _admit(self, now: int, prefill_tokens: int) -> int:
         """Admit from the head of the queue; return the prefill tokens of the step."""
         spec, book = self._spec, self._book
-        room = spec.kv_capacity_tokens - self._context_tokens - self._reserved_tokens - len(self._decoding)
-        budget = spec.token_budget - len(self._decoding) - prefill_tokens
-        while self._waiting and self._partial is None and budget > 0:
+        sequences, admission = len(self._decoding), spec.admission
+        room = spec.kv_capacity_tokens - self._context_tokens - self._reserved_tokens - sequences
+        budget = spec.token_budget - sequences - prefill_tokens
+        while self._waiting and self._partial is None and (budget > 0 or admission is not None):
             request = self._waiting[0]
             prompt = self._prompt_tokens(request)
             if prompt > room:
                 break
+            tokens = min(prompt, budget)
+            if admission is not None:
+                tokens = min(prompt, admission(prompt, room, budget, sequences, len(self._waiting)))
+                if tokens < 0:
+                    break
             self._waiting.popleft()
             if book.start_tick[request] == NEVER:
                 book.start_tick[request] = now
+            if book.recorder is not None:
+                self._record(request, LifeEvent.ADMITTED, now, tokens)
             room -= prompt
             self._reserved_tokens += prompt
-            tokens = min(prompt, budget)
             budget -= tokens
             prefill_tokens += tokens
             if tokens == prompt:
@@ -320,14 +396,12 @@ class BatchingReplica:
         used = self._context_tokens + self._reserved_tokens
         if used > self.kv_peak_tokens:
             self.kv_peak_tokens = used
-        step = self._spec.step
-        duration = (
-            step.base
-            + step.prefill_per_token * prefill_tokens
-            + step.decode_per_sequence * sequences
-            + step.context_per_token * self._context_tokens
-        )
+        if self._spec.step_time is None:
+            duration = self._spec.step.step(prefill_tokens, sequences, self._context_tokens)
+        else:
+            duration = self._spec.step_time.ticks(prefill_tokens, sequences, self._context_tokens)
         self._stepping = True
+        self._started_tick, self._prefilling_tokens = now, prefill_tokens
         self.next_tick = now + max(1, duration)
 
 
@@ -348,12 +422,14 @@ class StaticReplica:
         "held",
         "kv_peak_tokens",
         "next_tick",
+        "number",
         "outstanding_tokens",
         "preemptions",
         "steps",
     )
 
-    def __init__(self, spec: ReplicaSpec, book: RequestBook) -> None:
+    def __init__(self, number: int, spec: ReplicaSpec, book: RequestBook) -> None:
+        self.number = number
         self._spec = spec
         self._book = book
         self._waiting: deque[int] = deque()
@@ -376,6 +452,7 @@ class StaticReplica:
         self.outstanding_tokens += self._book.total_tokens(request)
         if len(self._waiting) == 1 and self._can_start(request):
             self.next_tick = now
+        self._record(request, LifeEvent.QUEUED, now, 0)
 
     def boundary(self, now: int) -> list[int]:
         finished: list[int] = []
@@ -390,6 +467,7 @@ class StaticReplica:
             self.outstanding_tokens -= tokens
             self.held -= 1
             finished.append(request)
+            self._record(request, LifeEvent.FINISHED, now, book.output_tokens[request])
         while self._waiting and self._can_start(self._waiting[0]):
             self._start(self._waiting.popleft(), now)
         self.next_tick = serving[0][0] if serving else None
@@ -400,12 +478,18 @@ class StaticReplica:
             if self._book.first_token_tick[request] > now:
                 self._book.first_token_tick[request] = NEVER
         evicted = [*self._admitted, *self._waiting]
+        for request in evicted:
+            self._record(request, LifeEvent.EVICTED, now, 0)
         self._serving.clear()
         self._admitted.clear()
         self._waiting.clear()
         self._used_tokens = self.outstanding_tokens = self.held = 0
         self.next_tick = None
         return evicted
+
+    def _record(self, request: int, kind: LifeEvent, now: int, tokens: int) -> None:
+        if self._book.recorder is not None:
+            self._book.recorder.event(request, kind, now, self.number, self.steps, tokens)
 
     def _can_start(self, request: int) -> bool:
         slots = self._spec.slots
@@ -421,6 +505,7 @@ class StaticReplica:
         decode = book.output_tokens[request] * spec.decode_ticks_per_token
         if book.output_tokens[request] and book.first_token_tick[request] == NEVER:
             book.first_token_tick[request] = now + prefill + spec.decode_ticks_per_token
+        self._record(request, LifeEvent.ADMITTED, now, book.input_tokens[request])
         heapq.heappush(self._serving, (now + prefill + decode, request))
         self._admitted[request] = None
         self._used_tokens += book.total_tokens(request)
@@ -428,7 +513,7 @@ class StaticReplica:
             self.kv_peak_tokens = self._used_tokens
 
 
-DISCIPLINES: dict[Discipline, Callable[[ReplicaSpec, RequestBook], Replica]] = {
+DISCIPLINES: dict[Discipline, Callable[[int, ReplicaSpec, RequestBook], Replica]] = {
     Discipline.BATCHING: BatchingReplica,
     Discipline.STATIC: StaticReplica,
 }

@@ -1,7 +1,9 @@
 """What a run leaves behind: columns per request, one row per rental, the plans. Plain data, no opinions."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +13,26 @@ from simulator.outcome import Outcome
 from simulator.plan import Plan
 from simulator.replica import NEVER
 from simulator.ticks import TICKS_PER_S
+from simulator.tokenlog import TokenLog
 
 FloatColumn = npt.NDArray[np.float64]
+
+BATCH_REQUESTS = 2**16
+"""Requests of a batch of results, all but the last: batches, and sums over them, do not depend on the engine."""
+
+COLUMN_TYPES: dict[str, type[np.generic]] = {
+    "arrival_tick": np.int64,
+    "query_type": np.int32,
+    "input_tokens": np.int64,
+    "output_tokens": np.int64,
+    "outcome": np.uint8,
+    "deployment": np.int16,
+    "replica": np.int32,
+    "start_tick": np.int64,
+    "first_token_tick": np.int64,
+    "finish_tick": np.int64,
+    "preemptions": np.int32,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,17 +40,19 @@ class RequestTable:
     """One entry per request, in the order of arrival. Ticks that never came are NEVER; the seconds are then NaN.
 
     `query_type` and `deployment` are indices into `types` and `deployments`; `deployment` and `replica` are -1 for
-    requests that were rejected before they were routed.
+    requests that were rejected before they were routed. What a run adds to the arrivals takes 35 bytes a request.
+    Request `first_request + n` stands in row n: a table may be one batch of a run.
     """
 
     types: tuple[str, ...]
     deployments: tuple[DeploymentKey, ...]
+    first_request: int = 0
     arrival_tick: npt.NDArray[np.int64]
     query_type: npt.NDArray[np.int32]
     input_tokens: npt.NDArray[np.int64]
     output_tokens: npt.NDArray[np.int64]
     outcome: npt.NDArray[np.uint8]
-    deployment: npt.NDArray[np.int32]
+    deployment: npt.NDArray[np.int16]
     replica: npt.NDArray[np.int32]
     start_tick: npt.NDArray[np.int64]
     first_token_tick: npt.NDArray[np.int64]
@@ -91,16 +113,57 @@ class Rental:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RunResult:
-    """Everything that one run gives. `engine_cpu_s` is machine time and no part of the result."""
+class RunSummary:
+    """What a run leaves besides its requests.
 
-    requests: RequestTable
+    Attributes
+    ----------
+    deployments
+        Everything that was ever deployed; `RequestTable.deployment` and `Rental.deployment` are indices into it.
+    counts
+        Requests by outcome.
+    plans
+        Time of the decision [s] and plan.
+    events
+        Arrivals and replica boundaries.
+    engine_cpu_s
+        CPU time of the engine on this machine, without planning, reading and writing: no part of the result.
+    log
+        Steps and requests in detail, where the settings asked for it.
+    """
+
+    types: tuple[str, ...]
+    deployments: tuple[DeploymentKey, ...]
+    counts: Mapping[Outcome, int]
     rentals: tuple[Rental, ...]
-    plans: tuple[tuple[float, Plan], ...]  # (time of the decision [s], plan)
+    plans: tuple[tuple[float, Plan], ...]
     end_s: float
     horizon_s: float
     events: int
     engine_cpu_s: float = field(compare=False)
+    log: TokenLog | None = None
 
     def count(self, outcome: Outcome) -> int:
-        return int((self.requests.outcome == outcome).sum())
+        return self.counts[outcome]
+
+    @property
+    def arrived(self) -> int:
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunResult(RunSummary):
+    """A run with all its requests in memory."""
+
+    requests: RequestTable
+
+
+def concatenate(
+    batches: Sequence[RequestTable], types: tuple[str, ...], deployments: tuple[DeploymentKey, ...]
+) -> RequestTable:
+    """Batches of one run, in order, as one table; a run without requests has none."""
+    columns: dict[str, Any] = {
+        name: np.concatenate([np.zeros(0, dtype=dtype), *(getattr(batch, name) for batch in batches)])
+        for name, dtype in COLUMN_TYPES.items()
+    }
+    return RequestTable(types=types, deployments=deployments, **columns)

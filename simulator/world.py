@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from simulator.catalog import Catalog, kv_capacity_tokens
 from simulator.delay import DelayModel
+from simulator.extension import Admission, CustomStep, StepTime
 from simulator.fleet import DeploymentKey, ReplicaOffer
 from simulator.reality import Reality
 from simulator.replica import Discipline, ReplicaSpec
@@ -22,6 +23,8 @@ class World:
         Rate at which weights are loaded, per replica.
     token_budget
         Most tokens of one engine step (`batching`).
+    step_time, admission
+        The user's own functions, see `simulator.extension`.
     """
 
     catalog: Catalog
@@ -32,6 +35,8 @@ class World:
     load_gb_per_s: float
     token_budget: int = 2048
     memory_utilisation: float = 0.9
+    step_time: StepTime | None = None
+    admission: Admission | None = None
 
     def offer(self, key: DeploymentKey) -> ReplicaOffer:
         """Terms of one replica; `Reality.delay_factor` slows every coefficient, not the start-up."""
@@ -39,14 +44,17 @@ class World:
         model, tier = self.catalog.models[model_name], self.catalog.tiers[tier_name]
         factor = self.reality.delay_factor
         delay = self.delay_model.request_delay(model, tier, n, m)
+        cost = self.delay_model.step_cost(model, tier, n, m).scaled(factor)
         return ReplicaOffer(
             spec=ReplicaSpec(
                 discipline=self.discipline,
-                step=self.delay_model.step_cost(model, tier, n, m).scaled(factor).ticks(),
+                step=cost.ticks(),
                 prefill_ticks_per_token=to_ticks(delay.prefill_s_per_token * factor),
                 decode_ticks_per_token=to_ticks(delay.decode_s_per_token * factor),
                 kv_capacity_tokens=kv_capacity_tokens(model, tier, n, m, self.memory_utilisation),
                 token_budget=self.token_budget,
+                step_time=None if self.step_time is None else CustomStep(self.step_time, cost),
+                admission=self.admission,
             ),
             startup_ticks=to_ticks(self.provisioning_s + model.weights_gb * tier.weight_factor / self.load_gb_per_s),
             gpus=n * m,

@@ -1,0 +1,50 @@
+"""Which engine runs: by name, and the reference engine where the compiled one cannot."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from simulator.engine.base import Engine
+from simulator.engine.reference import ReferenceEngine
+from simulator.errors import InputError
+from simulator.extension import is_compiled, name_of
+from simulator.validation import closest
+
+ENGINES = ("compiled", "reference")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenEngine:
+    """The engine that runs, under its name in `ENGINES`, and why it is not the one that was asked for."""
+
+    name: str
+    engine: type[Engine]
+    warning: str | None = None
+
+
+def choose_engine(name: str = "compiled", functions: Sequence[Callable[..., object]] = ()) -> ChosenEngine:
+    """Choose an engine by name.
+
+    Parameters
+    ----------
+    functions
+        The user's own functions that the run calls: plain Python ones need the reference engine.
+
+    Raises
+    ------
+    InputError
+        If there is no engine of this name.
+    """
+    if name not in ENGINES:
+        raise InputError(f"there is no engine {name!r}; {closest(name, ENGINES)}")
+    if name == "reference":
+        return ChosenEngine(name="reference", engine=ReferenceEngine)
+    plain = [name_of(function) for function in functions if not is_compiled(function)]
+    if plain:
+        why = f"{', '.join(plain)}: plain Python runs in the slower reference engine; numba.njit makes it fast"
+        return ChosenEngine(name="reference", engine=ReferenceEngine, warning=why)
+    try:
+        from simulator.engine.compiled import CompiledEngine
+    except (ImportError, RuntimeError) as error:  # RuntimeError: Numba has no folder that it may cache in
+        why = f"the compiled engine cannot be had ({str(error).splitlines()[0]}): the slower reference engine runs"
+        return ChosenEngine(name="reference", engine=ReferenceEngine, warning=why)
+    return ChosenEngine(name="compiled", engine=CompiledEngine)

@@ -1,0 +1,587 @@
+"""The compiled engine: SimPy keeps the clock and everything rare, `simulator.kernel` does the rest.
+
+Before each event of SimPy the kernel is advanced strictly up to that event's time. It comes back earlier only for more
+arrivals or more room. A request has a slot while it is in flight; what became of it is put into the batch that it
+belongs to, and a batch is given away when all its requests have left. So memory grows with the requests between the
+oldest one in flight and the newest, not with the trace.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import simpy
+
+from simulator import kernel
+from simulator.engine.base import Engine
+from simulator.engine.port import Observation, Priority, Workload
+from simulator.errors import InputError, RunError
+from simulator.extension import CustomStep, address_of_admission, address_of_router, address_of_step_time, name_of
+from simulator.fleet import ReplicaState
+from simulator.outcome import Outcome
+from simulator.replica import NEVER, Discipline, ReplicaSpec
+from simulator.results import BATCH_REQUESTS, COLUMN_TYPES, RequestTable
+from simulator.tokenlog import EVENT_COLUMNS, SEGMENT_COLUMNS, TokenLog
+
+MAX_REQUESTS = 2**31 - 1
+SEAT_BITS = 32
+SEAT = 2**SEAT_BITS - 1
+WORD = 2**64
+FIRST_HEAP = 32  # pairs that the heap of a new replica holds
+FIRST_LOG = 2**16  # rows
+FIRST_SLOTS = 2**10
+LEFT_ROWS = 2**13  # requests that the kernel keeps until they are put into their batches
+
+LEFT_COLUMNS = {  # of the kernel, and where they go
+    "left_outcome": "outcome",
+    "left_deployment": "deployment",
+    "left_replica": "replica",
+    "left_start": "start_tick",
+    "left_first": "first_token_tick",
+    "left_finish": "finish_tick",
+    "left_preemptions": "preemptions",
+}
+SLOT_COLUMNS = {  # of a request in flight
+    "deployment": "deployment",
+    "replica": "replica",
+    "start": "start_tick",
+    "first": "first_token_tick",
+    "preemptions": "preemptions",
+}
+ARRIVAL_COLUMNS = ("arrival_tick", "query_type", "input_tokens", "output_tokens")
+
+
+class KernelEnvironment(simpy.Environment):
+    """An environment that lets `advance` catch up with each event before it happens."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        super().__init__(initial_time=0)
+        self._advance = advance
+
+    def step(self) -> None:
+        self._advance(self.peek())  # type: ignore[arg-type]
+        super().step()
+
+
+class KernelReplica:
+    """One row of the kernel, as the fleet sees it. It keeps its counters when the row goes to another replica."""
+
+    def __init__(self, engine: "CompiledEngine", row: int) -> None:
+        self._engine = engine
+        self.row: int | None = row
+        self._last: dict[str, int] = {}
+
+    def _field(self, name: str) -> int:
+        return self._last[name] if self.row is None else int(self._engine.state.rows[self.row][name])
+
+    @property
+    def outstanding_tokens(self) -> int:
+        return self._field("outstanding")
+
+    @property
+    def held(self) -> int:
+        return self._field("held")
+
+    @property
+    def kv_peak_tokens(self) -> int:
+        return self._field("kv_peak")
+
+    @property
+    def preemptions(self) -> int:
+        return self._field("preemptions")
+
+    @property
+    def steps(self) -> int:
+        return self._field("steps")
+
+    def evict(self, now: int) -> list[int]:
+        return self._engine.evict(self, now)
+
+    def release(self) -> int:
+        """Give the row back."""
+        assert self.row is not None
+        row, counted = self.row, ("outstanding", "held", "kv_peak", "preemptions", "steps")
+        self._last = {name: self._field(name) for name in counted}
+        self.row = None
+        return row
+
+
+class CompiledEngine(Engine):
+    """See `Engine`. Equal to `ReferenceEngine` to the bit, and some hundred times as fast."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        types = len(self.types)
+        counters = np.zeros(kernel.COUNTERS, dtype=np.int64)
+        counters[kernel.MORE] = 1
+        counters[kernel.TREE_LEAVES] = 1
+        counters[kernel.ROUTE_KEY] = np.uint64(self._route_key).astype(np.int64)
+        counters[kernel.BALANCE_KEY] = np.uint64(self._balance_key).astype(np.int64)
+        counters[kernel.LOGGING] = self._settings.token_log
+        counters[kernel.FREE] = 0
+        balancer = self._settings.balancer
+        if isinstance(balancer, str):
+            counters[kernel.BALANCER] = kernel.BALANCER_CODES[balancer]
+        else:
+            counters[kernel.BALANCER] = kernel.CUSTOM
+            counters[kernel.ROUTER_ADDRESS] = address_of_router(balancer)
+        log_rows = FIRST_LOG if self._settings.token_log else 0
+        self.state = kernel.State(
+            counters=counters,
+            slots=_free_slots(np.zeros(0, dtype=kernel.SLOT), FIRST_SLOTS),
+            rows=np.zeros(1, dtype=kernel.REPLICA),
+            specs=np.zeros(1, dtype=kernel.SPEC),
+            deployments=np.zeros(1, dtype=kernel.DEPLOYMENT),
+            heap=np.zeros(2 * FIRST_HEAP, dtype=np.int64),
+            times=np.full(2, kernel.FAR, dtype=np.int64),
+            load=np.full(2, kernel.FAR, dtype=np.int64),
+            ready=np.zeros(1, dtype=np.int64),
+            shares=np.zeros((types, 1)),
+            targets=np.zeros((types, 1), dtype=np.int64),
+            routes=np.zeros(types, dtype=np.int64),
+            seen=np.zeros((types, 6), dtype=np.int64),
+            arrival_tick=np.zeros(0, dtype=np.int64),
+            arrival_kind=np.zeros(0, dtype=np.int32),
+            arrival_input=np.zeros(0, dtype=np.int64),
+            arrival_output=np.zeros(0, dtype=np.int64),
+            **_left_columns(LEFT_ROWS),
+            stranded=np.zeros(64, dtype=np.int64),
+            drained=np.zeros((1, 2), dtype=np.int64),
+            segments=np.zeros((log_rows, len(SEGMENT_COLUMNS)), dtype=np.int64),
+            life=np.zeros((log_rows, len(EVENT_COLUMNS)), dtype=np.int64),
+            scratch=np.zeros((2, 1), dtype=np.int64),
+        )
+        self._services: list[KernelReplica | None] = []  # by row
+        self._free_rows: list[int] = []
+        self._heap_used = 0
+        self._custom_steps: dict[int, CustomStep] = {}  # by deployment
+        self._synced = -1
+        self._open_batches: deque[_Batch] = deque()  # one after the other
+        self._unserved_ticks = 0
+        self._logged: tuple[list[Any], list[Any]] = ([], [])
+
+    # -- room -------------------------------------------------------------------------------------------------------
+
+    def _replace(self, **arrays: Any) -> None:
+        self.state = self.state._replace(**arrays)
+
+    def _open_replica(self, number: int, deployment: int, spec: ReplicaSpec) -> KernelReplica:
+        row = self._free_rows.pop() if self._free_rows else self._new_row()
+        state = self.state
+        replica = state.rows[row]
+        heap = replica["heap_offset"], replica["heap_capacity"]
+        state.rows[row] = np.zeros(1, dtype=kernel.REPLICA)[0]
+        replica["heap_offset"], replica["heap_capacity"] = heap
+        replica["number"], replica["deployment"] = number, deployment
+        replica["next_tick"] = kernel.FAR
+        for name in ("position", "partial", "completing_head"):
+            replica[name] = kernel.NOBODY
+        self._describe(deployment, spec)
+        service = KernelReplica(self, row)
+        self._services[row] = service
+        return service
+
+    def _new_row(self) -> int:
+        """A row that was never used, with a heap of its own."""
+        row = len(self._services)
+        self._services.append(None)
+        if row >= len(self.state.rows):
+            rows = _grown(self.state.rows, 2 * row)
+            times = np.full(2 * len(rows), kernel.FAR, dtype=np.int64)
+            self._replace(rows=rows, times=times, drained=np.zeros((len(rows), 2), dtype=np.int64))
+            self._replace(scratch=np.zeros((2, len(rows)), dtype=np.int64))
+            self.state.counters[kernel.TREE_LEAVES] = len(rows)
+            times[len(rows) : len(rows) + row] = rows["next_tick"][:row]
+            for node in range(len(rows) - 1, 0, -1):
+                times[node] = min(times[2 * node], times[2 * node + 1])
+        self._give_heap(row, FIRST_HEAP)
+        return row
+
+    def _give_heap(self, row: int, pairs: int) -> None:
+        """Move the heap of a row to a region of at least so many pairs."""
+        replica = self.state.rows[row]
+        offset, size = int(replica["heap_offset"]), 2 * int(replica["serving"])
+        if self._heap_used + 2 * pairs > len(self.state.heap):
+            self._pack_heaps(2 * pairs)
+            offset = int(replica["heap_offset"])
+        heap, end = self.state.heap, self._heap_used
+        heap[end : end + size] = heap[offset : offset + size]
+        replica["heap_offset"], replica["heap_capacity"] = end, pairs
+        self._heap_used = end + 2 * pairs
+
+    def _pack_heaps(self, more: int) -> None:
+        """Lay all heaps side by side in an array with room for `more`."""
+        rows = self.state.rows
+        sizes = 2 * rows["heap_capacity"].astype(np.int64)
+        heap = np.zeros(2 * (int(sizes.sum()) + more), dtype=np.int64)
+        end = 0
+        for row, size in enumerate(sizes.tolist()):
+            start = int(rows[row]["heap_offset"])
+            heap[end : end + size] = self.state.heap[start : start + size]
+            rows[row]["heap_offset"] = end
+            end += size
+        self._heap_used = end
+        self._replace(heap=heap)
+
+    def _describe(self, deployment: int, spec: ReplicaSpec) -> None:
+        """Put the specification of a deployment where the kernel finds it."""
+        if deployment >= len(self.state.specs):
+            size = 2 * (deployment + 1)
+            self._replace(
+                specs=_grown(self.state.specs, size),
+                deployments=_grown(self.state.deployments, size),
+            )
+        entry = self.state.specs[deployment]
+        entry["static"] = spec.discipline is Discipline.STATIC
+        entry["base"], entry["prefill"] = spec.step.base, spec.step.prefill_per_token
+        entry["decode"], entry["context"] = spec.step.decode_per_sequence, spec.step.context_per_token
+        entry["static_prefill"] = spec.prefill_ticks_per_token
+        entry["static_decode"] = spec.decode_ticks_per_token
+        entry["kv_capacity"] = min(spec.kv_capacity_tokens, 2**62)
+        entry["budget"] = min(spec.token_budget, 2**62)
+        entry["slots"] = -1 if spec.slots is None else spec.slots
+        counters = self.state.counters
+        if spec.step_time is not None:
+            entry["custom_step"] = 1
+            cost = spec.step_time.cost
+            entry["base_s"], entry["prefill_s"] = cost.base_s, cost.prefill_s_per_token
+            entry["decode_s"], entry["context_s"] = cost.decode_s_per_sequence, cost.context_s_per_token
+            self._custom_steps[deployment] = spec.step_time
+            counters[kernel.STEP_ADDRESS] = address_of_step_time(spec.step_time.function)
+        if spec.admission is not None:
+            counters[kernel.ADMISSION_ADDRESS] = address_of_admission(spec.admission)
+
+    # -- the clock --------------------------------------------------------------------------------------------------
+
+    def _make_environment(self) -> simpy.Environment:
+        return KernelEnvironment(self._advance)
+
+    def _start_arrivals(self) -> None:
+        """The kernel asks for them."""
+
+    def _advance(self, limit: int) -> None:
+        """Let the kernel catch up with the event at `limit`, which has not happened yet."""
+        self._sync()
+        counters = self.state.counters
+        while (code := kernel.advance(self.state, limit)) != kernel.REACHED:
+            self._provide(code)
+        for row, tick in self.state.drained[: counters[kernel.DRAINED]].tolist():
+            number = int(self.state.rows[row]["number"])
+            self.fleet.end(self.fleet.replicas[number], tick)
+        counters[kernel.DRAINED] = 0
+        self._fetch_stranded()
+        if self._closed and counters[kernel.PRESENT] == 0 and not self._finished_all.triggered:
+            self._at(max(self._now, int(counters[kernel.LAST_LEAVE])), Priority.NORMAL, self._finish)
+
+    def _provide(self, code: int) -> None:
+        """Give the kernel what it stopped for."""
+        counters = self.state.counters
+        if code == kernel.NEED_CHUNK:
+            self._take_chunk()
+        elif code == kernel.NEED_HEAP:
+            row = int(counters[kernel.FAULT_ROW])
+            replica = self.state.rows[row]
+            self._give_heap(row, 2 * int(replica["held"]))
+        elif code == kernel.NEED_STRANDED:
+            self._fetch_stranded()
+        elif code == kernel.NEED_LOG:
+            self._move_log(4 * int(self.state.rows["held"].max()) + 2)
+        elif code == kernel.NEED_LEFT:
+            self._put_away(int(self.state.rows["held"].max()) + 1)
+        elif code == kernel.NEED_SLOTS:
+            used = len(self.state.slots)
+            self._replace(slots=_free_slots(self.state.slots, 2 * used))
+            counters[kernel.FREE] = used
+        else:
+            self._blame(code)
+
+    def _blame(self, code: int) -> None:
+        """Say which function of the user gave what cannot be."""
+        counters = self.state.counters
+        if code == kernel.BAD_STEP:
+            deployment = int(self.state.rows[counters[kernel.FAULT_ROW]]["deployment"])
+            arguments = counters[[kernel.FAULT_1, kernel.FAULT_2, kernel.FAULT_3]].tolist()
+            self._custom_steps[deployment].ticks(*arguments)  # raises
+        count = int(self.state.deployments[counters[kernel.FAULT_ROW]]["ready_count"])
+        router = self._settings.balancer
+        assert not isinstance(router, str)
+        raise RunError(f"router {name_of(router)}: chose no replica of {count}, expected 0 or more and less than that")
+
+    def _take_chunk(self) -> None:
+        counters = self.state.counters
+        self._put_away()
+        self._emit()
+        chunk = self._next_chunk()
+        if chunk is None:
+            counters[kernel.MORE] = 0
+            return
+        first = int(counters[kernel.LOADED])
+        if first + len(chunk) > MAX_REQUESTS:
+            raise InputError(f"a run takes at most {MAX_REQUESTS:,} requests: split the trace")
+        counters[kernel.CHUNK_FIRST] = first
+        counters[kernel.LOADED] = first + len(chunk)
+        done = 0
+        while done < len(chunk):
+            if not self._open_batches or self._open_batches[-1].size == BATCH_REQUESTS:
+                self._open_batches.append(_Batch(first + done))
+            done += self._open_batches[-1].add(chunk, done)
+        self._replace(
+            arrival_tick=_plain(chunk.arrival_tick, np.int64),
+            arrival_kind=_plain(chunk.query_type, np.int32),
+            arrival_input=_plain(chunk.input_tokens, np.int64),
+            arrival_output=_plain(chunk.output_tokens, np.int64),
+        )
+
+    def _fetch_stranded(self) -> None:
+        """Requests that found no ready replica wait with their deployment."""
+        counters, slots = self.state.counters, self.state.slots
+        for ticket in self.state.stranded[: counters[kernel.STRANDED]].tolist():
+            self.fleet.deployments[int(slots[ticket & SEAT]["deployment"])].waiting.append(ticket)
+        counters[kernel.STRANDED] = 0
+
+    # -- control ----------------------------------------------------------------------------------------------------
+
+    def _sync(self) -> None:
+        """Tell the kernel what is ready and where requests go, if that has changed."""
+        if self._synced == self.fleet.version and self.state.counters[kernel.CLOSED] == self._closed:
+            return
+        self._synced = self.fleet.version
+        state, fleet = self.state, self.fleet
+        state.counters[kernel.CLOSED] = self._closed
+        for service in self._services:
+            if service is not None and service.row is not None:
+                replica = fleet.replicas[int(state.rows[service.row]["number"])]
+                if replica.state is ReplicaState.ENDED:
+                    self._close_row(service)
+                else:
+                    state.rows[service.row]["position"] = kernel.NOBODY
+                    state.rows[service.row]["draining"] = replica.state is ReplicaState.DRAINING
+        self._sync_ready()
+        widest = max([1, *(len(table.deployments) for table in fleet.routing)])
+        shares = np.zeros((len(self.types), widest))
+        targets = np.zeros((len(self.types), widest), dtype=np.int64)
+        for kind, table in enumerate(fleet.routing):
+            width = len(table.deployments)
+            shares[kind, :width], targets[kind, :width] = table.cumulative, table.deployments
+            state.routes[kind] = width
+        self._replace(shares=shares, targets=targets)
+
+    def _close_row(self, service: KernelReplica) -> None:
+        row = service.release()
+        self._services[row] = None
+        self._free_rows.append(row)
+
+    def _sync_ready(self) -> None:
+        """Lay out the ready replicas of each deployment and the trees over their load."""
+        ready: list[int] = []
+        trees: list[npt.NDArray[np.int64]] = []
+        offset = 0
+        key = "held" if self.state.counters[kernel.BALANCER] == kernel.LEAST_REQUESTS else "outstanding"
+        if len(self.fleet.deployments) > len(self.state.deployments):
+            size = 2 * len(self.fleet.deployments)
+            self._replace(specs=_grown(self.state.specs, size), deployments=_grown(self.state.deployments, size))
+        for deployment in self.fleet.deployments:
+            rows = [self._row_of(replica.service) for replica in deployment.ready]
+            leaves = 1 << max(0, len(rows) - 1).bit_length()
+            tree = np.full(2 * leaves, kernel.FAR, dtype=np.int64)
+            tree[leaves : leaves + len(rows)] = self.state.rows[key][rows]
+            for node in range(leaves - 1, 0, -1):
+                tree[node] = min(tree[2 * node], tree[2 * node + 1])
+            entry = self.state.deployments[deployment.index]
+            entry["ready_offset"], entry["ready_count"] = len(ready), len(rows)
+            entry["tree_offset"], entry["tree_size"] = offset, leaves
+            self.state.rows["position"][rows] = np.arange(len(rows))
+            ready += rows
+            trees.append(tree)
+            offset += len(tree)
+        self._replace(
+            ready=np.array([*ready, 0], dtype=np.int64),
+            load=np.concatenate([*trees, np.zeros(1, dtype=np.int64)]),
+        )
+
+    def _row_of(self, service: object) -> int:
+        assert isinstance(service, KernelReplica)
+        assert service.row is not None
+        return service.row
+
+    def _end(self, replica: Any, tick: int) -> None:
+        if replica.service.row is not None:
+            kernel.settle(self.state, replica.service.row, tick)
+        super()._end(replica, tick)
+
+    def evict(self, service: KernelReplica, now: int) -> list[int]:
+        """See `simulator.replica.Replica.evict`; tickets instead of requests, as everywhere in this engine."""
+        self._sync()
+        row = self._row_of(service)
+        held = int(self.state.rows[row]["held"])
+        self._move_log(held)
+        tickets = np.zeros(held, dtype=np.int64)
+        count = kernel.evict(self.state, row, now, tickets)
+        assert count == held
+        evicted: list[int] = tickets.tolist()
+        return evicted
+
+    def _route(self, request: int) -> None:
+        self._sync()
+        self._move_log(1)
+        self._put_away(1)
+        if not kernel.route_again(self.state, request, self._now):
+            self._blame(kernel.BAD_ROUTER)
+        self._fetch_stranded()
+        if self.state.slots[request & SEAT]["request"] == kernel.NOBODY:
+            self._left(request >> SEAT_BITS)
+
+    def _leave(self, request: int, outcome: Outcome) -> None:
+        assert outcome is Outcome.FAILED
+        self._put_away(1)
+        kernel.fail_request(self.state, request, self._now)
+        self._left(request >> SEAT_BITS)
+
+    def _left(self, request: int) -> None:
+        """A request left unserved some time after it arrived."""
+        batch = self._batch_of(request)
+        self._unserved_ticks += self._now - int(batch.columns["arrival_tick"][request - batch.first])
+        self._finish_if_empty()
+
+    def _batch_of(self, request: int) -> "_Batch":
+        return self._open_batches[(request - self._open_batches[0].first) // BATCH_REQUESTS]
+
+    def _observe(self) -> Observation:
+        seen = self.state.seen.T.copy()
+        self.state.seen[:] = 0
+        return Observation(self.now_s, *seen)
+
+    def _present(self) -> int:
+        return int(self.state.counters[kernel.PRESENT])
+
+    # -- the account ------------------------------------------------------------------------------------------------
+
+    def _account(self) -> tuple[int, int, int]:
+        kernel.to_the_present(self.state, self._now)
+        counters = self.state.counters
+        return int(counters[kernel.INTEGRAL]) % WORD, self._unserved_ticks, int(counters[kernel.EVENTS])
+
+    @property
+    def kernel_events(self) -> int:
+        """Arrivals and segments that the kernel processed: what its time goes into."""
+        return int(self.state.counters[kernel.KERNEL_EVENTS])
+
+    def _put_away(self, more: int | None = None) -> None:
+        """Put what has left into its batches, or only if the kernel has no room for `more`."""
+        counters, state = self.state.counters, self.state
+        left = int(counters[kernel.LEFT])
+        if more is not None and left + more <= len(state.left_request):
+            return
+        requests = state.left_request[:left].astype(np.int64)
+        columns = {to: getattr(state, name)[:left] for name, to in LEFT_COLUMNS.items()}
+        if left:
+            index = (requests - self._open_batches[0].first) // BATCH_REQUESTS
+            for number in range(int(index.min()), int(index.max()) + 1):
+                self._open_batches[number].put(requests, columns, index == number)
+        counters[kernel.LEFT] = 0
+        if more is not None and more > len(state.left_request):
+            self._replace(**_left_columns(2 * more))
+
+    def _batches(self, flush: bool) -> Iterator[RequestTable]:
+        if flush:
+            self._put_away()
+            self._put_unfinished()
+        while self._open_batches and (flush or self._open_batches[0].left == BATCH_REQUESTS):
+            batch = self._open_batches.popleft()
+            early = batch.columns["first_token_tick"] > self._now  # the static world knows it in advance
+            batch.columns["first_token_tick"][early] = NEVER
+            columns: dict[str, Any] = {name: column[: batch.size] for name, column in batch.columns.items()}
+            yield RequestTable(
+                types=self.types,
+                deployments=tuple(deployment.key for deployment in self.fleet.deployments),
+                first_request=batch.first,
+                **columns,
+            )
+
+    def _put_unfinished(self) -> None:
+        """Put what is in flight at the end of the run into its batches."""
+        used = self.state.slots[self.state.slots["request"] >= 0]
+        for slot in used:
+            batch = self._batch_of(int(slot["request"]))
+            for name, to in SLOT_COLUMNS.items():
+                batch.columns[to][int(slot["request"]) - batch.first] = slot[name]
+
+    # -- the log ----------------------------------------------------------------------------------------------------
+
+    def _move_log(self, more: int) -> None:
+        """Move the log out of the kernel's buffers if they have no room for `more` events."""
+        counters, state = self.state.counters, self.state
+        if not counters[kernel.LOGGING]:
+            return
+        if counters[kernel.LIFE_EVENTS] + more <= len(state.life) and counters[kernel.SEGMENTS] < len(state.segments):
+            return
+        self._logged[0].append(state.segments[: counters[kernel.SEGMENTS]].copy())
+        self._logged[1].append(state.life[: counters[kernel.LIFE_EVENTS]].copy())
+        counters[kernel.SEGMENTS] = counters[kernel.LIFE_EVENTS] = 0
+        if more > len(state.life):
+            self._replace(life=np.zeros((2 * more, len(EVENT_COLUMNS)), dtype=np.int64))
+
+    def _token_log(self) -> TokenLog | None:
+        counters, state = self.state.counters, self.state
+        if not counters[kernel.LOGGING]:
+            return None
+        segments = [*self._logged[0], state.segments[: counters[kernel.SEGMENTS]]]
+        events = [*self._logged[1], state.life[: counters[kernel.LIFE_EVENTS]]]
+        return TokenLog.ordered(np.concatenate(segments), np.concatenate(events))
+
+
+def _grown(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    grown = np.zeros(size, dtype=array.dtype)
+    grown[: len(array)] = array
+    return grown
+
+
+def _plain(column: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """A contiguous copy that the kernel's signature takes: it knows no read-only arrays."""
+    return np.array(column, dtype=dtype)
+
+
+def _left_columns(size: int) -> dict[str, npt.NDArray[Any]]:
+    columns = {name: np.zeros(size, dtype=COLUMN_TYPES[to]) for name, to in LEFT_COLUMNS.items()}
+    return {"left_request": np.zeros(size, dtype=np.int32), **columns}
+
+
+def _free_slots(used: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    """Slots with a chain of free ones behind those in use."""
+    slots = _grown(used, size)
+    slots["request"][len(used) :] = kernel.NOBODY
+    slots["next"][len(used) :] = np.arange(len(used) + 1, size + 1)
+    slots["next"][-1] = kernel.NOBODY
+    return slots
+
+
+class _Batch:
+    """Requests from `first` on, up to `BATCH_REQUESTS` of them, as columns; `left` counts those that have left."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.size = 0
+        self.left = 0
+        self.columns: dict[str, npt.NDArray[Any]] = {
+            name: np.zeros(BATCH_REQUESTS, dtype=dtype) for name, dtype in COLUMN_TYPES.items()
+        }
+        self.columns["finish_tick"][:] = NEVER
+
+    def add(self, chunk: Workload, start: int) -> int:
+        """Take in arrivals from `start` of a chunk on, as many as there is room for; how many."""
+        count = min(len(chunk) - start, BATCH_REQUESTS - self.size)
+        for name in ARRIVAL_COLUMNS:
+            self.columns[name][self.size : self.size + count] = getattr(chunk, name)[start : start + count]
+        self.size += count
+        return count
+
+    def put(
+        self, requests: npt.NDArray[np.int64], columns: dict[str, npt.NDArray[Any]], own: npt.NDArray[np.bool_]
+    ) -> None:
+        """Put in what became of those requests that are this batch's `own`."""
+        rows = requests[own] - self.first
+        for name, column in columns.items():
+            self.columns[name][rows] = column[own]
+        self.left += len(rows)
