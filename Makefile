@@ -22,6 +22,7 @@ $(STAMP): pyproject.toml
 		|| { echo "Python 3.11 or newer is needed, found $$($(PYTHON) --version); set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -c "from simulator.engine.compiled import prepare; prepare()"
 	@touch $@
 
 demo: $(STAMP)

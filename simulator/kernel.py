@@ -35,7 +35,7 @@ from simulator.outcome import Outcome
 from simulator.replica import NEVER as NEVER_TICK
 from simulator.rng import GOLDEN_GAMMA, MIX_1, MIX_2, UNIT
 from simulator.ticks import TICKS_PER_S
-from simulator.tokenlog import LifeEvent
+from simulator.tokenlog import BETWEEN_STEPS, LifeEvent
 
 NEVER = np.int64(NEVER_TICK)
 FAR = np.int64(2**63 - 1)  # the next tick of a replica that has none
@@ -192,8 +192,10 @@ State = namedtuple(
     ],
 )
 
-inlined = njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
-compiled = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+# Nothing here allocates, so Numba's reference counts are off (`_nrt`): with them every access to a record would be two
+# atomic operations, and a run ten times as long. All is inlined: a call would pass thirty arrays by value.
+inlined = njit(cache=True, error_model="numpy", _nrt=False, inline="always")
+compiled = njit(cache=True, error_model="numpy", _nrt=False)
 
 
 # -- calls through addresses ----------------------------------------------------------------------------------------
@@ -377,7 +379,8 @@ def log_life(s, seat, kind, tick, row, tokens):
     at, replica = s.counters[LIFE_EVENTS], s.rows[row]
     event = s.life[at]
     event[0], event[1], event[2] = s.slots[seat].request, kind, tick
-    event[3], event[4], event[5] = replica.number, replica.steps, tokens
+    event[3], event[5] = replica.number, tokens
+    event[4] = BETWEEN_STEPS if kind == QUEUED else replica.steps
     s.counters[LIFE_EVENTS] = at + 1
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from simulator.delay.port import StepTicks
 from simulator.extension import Admission, CustomStep
-from simulator.tokenlog import LifeEvent, Recorder
+from simulator.tokenlog import BETWEEN_STEPS, LifeEvent, Recorder
 
 NEVER = -(2**63)  # tick of something that did not happen; written as null, never as a number
 
@@ -236,7 +236,7 @@ class BatchingReplica:
         if not self._stepping:
             self.next_tick = now
         if self._book.recorder is not None:
-            self._record(request, LifeEvent.QUEUED, now, 0)
+            self._book.recorder.event(request, LifeEvent.QUEUED, now, self.number, BETWEEN_STEPS, 0)
 
     def boundary(self, now: int) -> list[int]:
         finished: list[int] = []
@@ -452,7 +452,8 @@ class StaticReplica:
         self.outstanding_tokens += self._book.total_tokens(request)
         if len(self._waiting) == 1 and self._can_start(request):
             self.next_tick = now
-        self._record(request, LifeEvent.QUEUED, now, 0)
+        if self._book.recorder is not None:
+            self._book.recorder.event(request, LifeEvent.QUEUED, now, self.number, BETWEEN_STEPS, 0)
 
     def boundary(self, now: int) -> list[int]:
         finished: list[int] = []

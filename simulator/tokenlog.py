@@ -27,8 +27,13 @@ SEGMENT_COLUMNS = (
 EVENT_COLUMNS = ("request", "kind", "tick", "replica", "step", "tokens")
 
 
+BETWEEN_STEPS = -1
+
+
 class LifeEvent(IntEnum):
     """What happens to a request; `step` is the number of steps that the replica has completed at that time.
+
+    Requests queue at any time, not at a boundary: `step` is then `BETWEEN_STEPS`.
 
     A prompt that is not prefilled in one step goes on in each following one with all that the step prefills, up to its
     end: the chunks follow from the segments.

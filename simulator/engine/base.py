@@ -233,11 +233,7 @@ class Engine(ABC):
 
     def _at(self, tick: int, priority: Priority, callback: Callable[[simpy.Event], None]) -> None:
         """Schedule `callback` at `tick` with an explicit place among the events of that time."""
-        event = simpy.Event(self.env)
-        event._ok = True
-        event._value = None
-        event.callbacks.append(callback)
-        self.env.schedule(event, priority, tick - self.env.now)  # type: ignore[arg-type]
+        self.env.schedule(_Call(self.env, callback), priority, tick - self.env.now)  # type: ignore[arg-type]
 
     @property
     def _now(self) -> int:
@@ -374,6 +370,16 @@ class Engine(ABC):
         stay_ticks = (unserved + self._given.stay_ticks(end)) % WORD
         if stay_ticks != integral % WORD:
             raise AssertionError(f"Little's law is broken: {stay_ticks} ticks of stay, integral {integral}")
+
+
+class _Call(simpy.Event):
+    """An event that has succeeded and calls one function when its time comes."""
+
+    def __init__(self, env: simpy.Environment, callback: Callable[[simpy.Event], None]) -> None:
+        self.env = env
+        self.callbacks = [callback]
+        self._value = None
+        self._ok = True
 
 
 class _Account:

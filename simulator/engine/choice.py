@@ -14,11 +14,15 @@ ENGINES = ("compiled", "reference")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenEngine:
-    """The engine that runs, under its name in `ENGINES`, and why it is not the one that was asked for."""
+    """The engine that runs, under its name in `ENGINES`.
+
+    `warning` says why it is not the one that was asked for, `notice` what the user will wait for.
+    """
 
     name: str
     engine: type[Engine]
     warning: str | None = None
+    notice: str | None = None
 
 
 def choose_engine(name: str = "compiled", functions: Sequence[Callable[..., object]] = ()) -> ChosenEngine:
@@ -43,8 +47,9 @@ def choose_engine(name: str = "compiled", functions: Sequence[Callable[..., obje
         why = f"{', '.join(plain)}: plain Python runs in the slower reference engine; numba.njit makes it fast"
         return ChosenEngine(name="reference", engine=ReferenceEngine, warning=why)
     try:
-        from simulator.engine.compiled import CompiledEngine
+        from simulator.engine.compiled import CompiledEngine, is_prepared
     except (ImportError, RuntimeError) as error:  # RuntimeError: Numba has no folder that it may cache in
         why = f"the compiled engine cannot be had ({str(error).splitlines()[0]}): the slower reference engine runs"
         return ChosenEngine(name="reference", engine=ReferenceEngine, warning=why)
-    return ChosenEngine(name="compiled", engine=CompiledEngine)
+    notice = None if is_prepared() else "compiling the engine for this machine, once: some 20 s"
+    return ChosenEngine(name="compiled", engine=CompiledEngine, notice=notice)

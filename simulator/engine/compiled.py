@@ -6,10 +6,13 @@ belongs to, and a batch is given away when all its requests have left. So memory
 oldest one in flight and the newest, not with the trace.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import simpy
@@ -61,7 +64,7 @@ class KernelEnvironment(simpy.Environment):
         self._advance = advance
 
     def step(self) -> None:
-        self._advance(self.peek())  # type: ignore[arg-type]
+        self._advance(math.ceil(self.peek()))  # a process of the user may wait for half a tick
         super().step()
 
 
@@ -127,32 +130,7 @@ class CompiledEngine(Engine):
         else:
             counters[kernel.BALANCER] = kernel.CUSTOM
             counters[kernel.ROUTER_ADDRESS] = address_of_router(balancer)
-        log_rows = FIRST_LOG if self._settings.token_log else 0
-        self.state = kernel.State(
-            counters=counters,
-            slots=_free_slots(np.zeros(0, dtype=kernel.SLOT), FIRST_SLOTS),
-            rows=np.zeros(1, dtype=kernel.REPLICA),
-            specs=np.zeros(1, dtype=kernel.SPEC),
-            deployments=np.zeros(1, dtype=kernel.DEPLOYMENT),
-            heap=np.zeros(2 * FIRST_HEAP, dtype=np.int64),
-            times=np.full(2, kernel.FAR, dtype=np.int64),
-            load=np.full(2, kernel.FAR, dtype=np.int64),
-            ready=np.zeros(1, dtype=np.int64),
-            shares=np.zeros((types, 1)),
-            targets=np.zeros((types, 1), dtype=np.int64),
-            routes=np.zeros(types, dtype=np.int64),
-            seen=np.zeros((types, 6), dtype=np.int64),
-            arrival_tick=np.zeros(0, dtype=np.int64),
-            arrival_kind=np.zeros(0, dtype=np.int32),
-            arrival_input=np.zeros(0, dtype=np.int64),
-            arrival_output=np.zeros(0, dtype=np.int64),
-            **_left_columns(LEFT_ROWS),
-            stranded=np.zeros(64, dtype=np.int64),
-            drained=np.zeros((1, 2), dtype=np.int64),
-            segments=np.zeros((log_rows, len(SEGMENT_COLUMNS)), dtype=np.int64),
-            life=np.zeros((log_rows, len(EVENT_COLUMNS)), dtype=np.int64),
-            scratch=np.zeros((2, 1), dtype=np.int64),
-        )
+        self.state = _empty_state(counters, types)
         self._services: list[KernelReplica | None] = []  # by row
         self._free_rows: list[int] = []
         self._heap_used = 0
@@ -530,6 +508,53 @@ class CompiledEngine(Engine):
         segments = [*self._logged[0], state.segments[: counters[kernel.SEGMENTS]]]
         events = [*self._logged[1], state.life[: counters[kernel.LIFE_EVENTS]]]
         return TokenLog.ordered(np.concatenate(segments), np.concatenate(events))
+
+
+def _empty_state(counters: npt.NDArray[np.int64], types: int) -> Any:
+    """The state of a run in which nothing has happened."""
+    log_rows = FIRST_LOG if counters[kernel.LOGGING] else 0
+    return kernel.State(
+        counters=counters,
+        slots=_free_slots(np.zeros(0, dtype=kernel.SLOT), FIRST_SLOTS),
+        rows=np.zeros(1, dtype=kernel.REPLICA),
+        specs=np.zeros(1, dtype=kernel.SPEC),
+        deployments=np.zeros(1, dtype=kernel.DEPLOYMENT),
+        heap=np.zeros(2 * FIRST_HEAP, dtype=np.int64),
+        times=np.full(2, kernel.FAR, dtype=np.int64),
+        load=np.full(2, kernel.FAR, dtype=np.int64),
+        ready=np.zeros(1, dtype=np.int64),
+        shares=np.zeros((types, 1)),
+        targets=np.zeros((types, 1), dtype=np.int64),
+        routes=np.zeros(types, dtype=np.int64),
+        seen=np.zeros((types, 6), dtype=np.int64),
+        arrival_tick=np.zeros(0, dtype=np.int64),
+        arrival_kind=np.zeros(0, dtype=np.int32),
+        arrival_input=np.zeros(0, dtype=np.int64),
+        arrival_output=np.zeros(0, dtype=np.int64),
+        **_left_columns(LEFT_ROWS),
+        stranded=np.zeros(64, dtype=np.int64),
+        drained=np.zeros((1, 2), dtype=np.int64),
+        segments=np.zeros((log_rows, len(SEGMENT_COLUMNS)), dtype=np.int64),
+        life=np.zeros((log_rows, len(EVENT_COLUMNS)), dtype=np.int64),
+        scratch=np.zeros((2, 1), dtype=np.int64),
+    )
+
+
+def is_prepared() -> bool:
+    """Whether Numba has the kernel's machine code in its cache (of this or an earlier version)."""
+    return any(Path(kernel.advance.stats.cache_path).glob("kernel.advance-*.nbi"))
+
+
+def prepare() -> None:
+    """Compile the kernel, or load it from Numba's cache: what the first run of a process would do."""
+    state = numba.typeof(_empty_state(np.zeros(kernel.COUNTERS, dtype=np.int64), 1))
+    tick = numba.int64
+    kernel.advance.compile((state, tick))
+    kernel.route_again.compile((state, tick, tick))
+    kernel.settle.compile((state, tick, tick))
+    kernel.evict.compile((state, tick, tick, numba.int64[::1]))
+    kernel.fail_request.compile((state, tick, tick))
+    kernel.to_the_present.compile((state, tick))
 
 
 def _grown(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
