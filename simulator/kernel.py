@@ -13,8 +13,9 @@ correct. A head of the queue that is blocked stays blocked until a sequence fini
 replicas at one tick do not touch each other, so that their order is free.
 
 *Memory.* One slot of 64 bytes per request in flight; one row per replica; a heap of finish times per replica; a tree of
-minima over the replicas' next ticks and one per deployment over their load; what has left goes into columns of 35 bytes
-a request, which the driver takes away. Sums are kept incrementally: a request costs O(log n), a preemption O(n).
+minima over the replicas' next ticks and one per deployment over their load; a ledger of 40 bytes per request, from the
+oldest in flight to the newest, which the driver empties. Sums are kept incrementally: a request costs O(log n), a
+preemption O(n).
 
 *Names.* A request is known by its seat, the index of its slot. Where requests are compared or handed to the driver they
 go as tickets: the request's number in the upper and its seat in the lower 32 bits, so that tickets sort by number.
@@ -57,6 +58,19 @@ SLOT = np.dtype(
         ("order", "i4"),  # of admission, among those in service
         ("kind", "i4"),  # query type
         ("deployment", "i2"),
+    ],
+    align=True,
+)
+
+LEDGER = np.dtype(
+    [
+        ("start", "i8"),
+        ("first", "i8"),
+        ("finish", "i8"),
+        ("replica", "i4"),
+        ("preemptions", "i4"),
+        ("deployment", "i2"),
+        ("outcome", "u1"),
     ],
     align=True,
 )
@@ -133,11 +147,11 @@ STRANDED, DRAINED, SEGMENTS, LIFE_EVENTS, LOGGING = 12, 13, 14, 15, 16
 BALANCER, ROUTER_ADDRESS, ADMISSION_ADDRESS, STEP_ADDRESS = 17, 18, 19, 20
 ROUTE_KEY, BALANCE_KEY, TREE_LEAVES = 21, 22, 23
 FAULT_ROW, FAULT_1, FAULT_2, FAULT_3 = 24, 25, 26, 27
-FREE, LEFT = 28, 29
+FREE, DONE = 28, 29
 COUNTERS = 30
 
 # What `advance` returns.
-REACHED, NEED_CHUNK, NEED_HEAP, NEED_LOG, NEED_STRANDED, NEED_SLOTS, NEED_LEFT, BAD_STEP, BAD_ROUTER = range(9)
+REACHED, NEED_CHUNK, NEED_HEAP, NEED_LOG, NEED_STRANDED, NEED_SLOTS, BAD_STEP, BAD_ROUTER = range(8)
 
 LEAST_TOKENS, LEAST_REQUESTS, ROUND_ROBIN, RANDOM, POWER_OF_TWO, CUSTOM = 0, 1, 2, 3, 4, 5
 BALANCER_CODES = {
@@ -148,7 +162,7 @@ BALANCER_CODES = {
     "power_of_two": POWER_OF_TWO,
 }
 
-SERVED = int(Outcome.SERVED)
+IN_FLIGHT, SERVED = int(Outcome.IN_FLIGHT), int(Outcome.SERVED)
 REJECTED_UNMET, REJECTED_TOO_LARGE = int(Outcome.REJECTED_UNMET), int(Outcome.REJECTED_TOO_LARGE)
 FAILED = int(Outcome.FAILED)
 TICKS = float(TICKS_PER_S)
@@ -176,14 +190,7 @@ State = namedtuple(
         "arrival_kind",
         "arrival_input",
         "arrival_output",
-        "left_request",  # int32, and what became of the requests that left
-        "left_outcome",  # uint8
-        "left_deployment",  # int16
-        "left_replica",  # int32
-        "left_start",  # int64
-        "left_first",  # int64
-        "left_finish",  # int64
-        "left_preemptions",  # int32
+        "ledger",  # LEDGER, a power of two of them, by request number
         "stranded",  # int64, tickets of requests that found no ready replica
         "drained",  # int64 (rows, 2): row and tick of a draining replica that ran empty
         "segments",  # int64 (n, 8), see `simulator.tokenlog`
@@ -385,19 +392,24 @@ def log_life(s, seat, kind, tick, row, tokens):
 
 
 @inlined
+def enter(s, seat, outcome, finish):
+    """Enter into the ledger what is known of a request."""
+    slot = s.slots[seat]
+    entry = s.ledger[slot.request & (len(s.ledger) - 1)]
+    entry.outcome = outcome
+    entry.deployment = slot.deployment
+    entry.replica = slot.replica
+    entry.start = slot.start
+    entry.first = slot.first
+    entry.finish = finish
+    entry.preemptions = slot.preemptions
+
+
+@inlined
 def leave(s, seat, outcome, finish, now):
     """A request goes, and its slot is free."""
     counters, slot = s.counters, s.slots[seat]
-    at = counters[LEFT]
-    s.left_request[at] = slot.request
-    s.left_outcome[at] = outcome
-    s.left_deployment[at] = slot.deployment
-    s.left_replica[at] = slot.replica
-    s.left_start[at] = slot.start
-    s.left_first[at] = slot.first
-    s.left_finish[at] = finish
-    s.left_preemptions[at] = slot.preemptions
-    counters[LEFT] = at + 1
+    enter(s, seat, outcome, finish)
     slot.request = NOBODY
     slot.next = counters[FREE]
     counters[FREE] = seat
@@ -687,11 +699,12 @@ def boundary_batching(s, row, now, spec):
         if replica.partial_left == 0:
             append_completing(s, row, np.int64(replica.partial))
             replica.partial = NOBODY
-    partial = replica.partial
     if not preempted:
         prefill = admit(s, row, now, spec, prefill)
-    if preempted or replica.completing_head >= 0 or replica.partial != partial:
+    if preempted or replica.completing_head >= 0:
         uniform = False
+    if replica.partial >= 0 and prefill != max(np.int64(0), spec.budget - replica.serving):
+        uniform = False  # the user's rule made the first chunk another one than those that follow
     if s.counters[ADMISSION_ADDRESS] != 0 and replica.queued > 0 and replica.partial < 0:
         uniform = False  # the user's rule may think again at any boundary
     good = start_segment(s, row, now, spec, prefill, uniform)
@@ -868,6 +881,7 @@ def arrive(s, now):
     slot.replica = NOBODY
     slot.deployment = NOBODY
     slot.kind = kind
+    s.ledger[request & (len(s.ledger) - 1)].outcome = IN_FLIGHT
     counters[NEXT] = request + 1
     counters[EVENTS] += 1
     s.seen[kind, 0] += 1
@@ -899,8 +913,6 @@ def advance(s, limit):
                 return NEED_SLOTS
             if counters[STRANDED] >= len(s.stranded):
                 return NEED_STRANDED
-            if counters[LEFT] >= len(s.left_request):
-                return NEED_LEFT
             if counters[LOGGING] and counters[LIFE_EVENTS] >= len(s.life):
                 return NEED_LOG
             counters[KERNEL_EVENTS] += 1
@@ -915,8 +927,6 @@ def advance(s, limit):
         if held > replica.heap_capacity:
             counters[FAULT_ROW] = row
             return NEED_HEAP
-        if counters[LEFT] + held > len(s.left_request):
-            return NEED_LEFT
         if counters[LOGGING] and (
             counters[LIFE_EVENTS] + 4 * held > len(s.life) or counters[SEGMENTS] >= len(s.segments)
         ):
@@ -1004,6 +1014,25 @@ def evict(s, row, now, tickets):
 def fail_request(s, ticket, now):
     """A request that no replica holds leaves unserved."""
     leave(s, seat_of(ticket), FAILED, NEVER, now)
+
+
+@compiled
+def first_in_flight(s):
+    """The oldest request that is in flight; all before it have left."""
+    mask = len(s.ledger) - 1
+    done = s.counters[DONE]
+    while done < s.counters[NEXT] and s.ledger[done & mask].outcome != IN_FLIGHT:
+        done += 1
+    s.counters[DONE] = done
+    return done
+
+
+@compiled
+def enter_unfinished(s):
+    """Enter those that are in flight at the end."""
+    for seat in range(len(s.slots)):
+        if s.slots[seat].request >= 0:
+            enter(s, seat, IN_FLIGHT, NEVER)
 
 
 @compiled

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import simpy
 
 from simulator.engine.port import (
@@ -396,20 +395,16 @@ class _Account:
         self.rows += len(batch)
         self._counts += np.bincount(batch.outcome, minlength=len(Outcome))
         served = batch.served
-        self._served_ticks += _sum(batch.finish_tick[served]) - _sum(batch.arrival_tick[served])
+        stays = batch.finish_tick[served] - batch.arrival_tick[served]
+        self._served_ticks = (self._served_ticks + int(stays.sum())) % WORD  # a sum in int64 is exact modulo 2^64
         self._in_flight_arrivals += batch.arrival_tick[batch.outcome == Outcome.IN_FLIGHT].tolist()
 
     def counts(self) -> dict[Outcome, int]:
         return {outcome: int(self._counts[outcome]) for outcome in Outcome}
 
     def stay_ticks(self, end: int) -> int:
-        """Ticks that served requests spent in the system, and that those in flight have spent by `end`."""
+        """Ticks that served requests spent in the system and that those in flight have spent by `end`, modulo 2^64."""
         return self._served_ticks + sum(end - arrival for arrival in self._in_flight_arrivals)
-
-
-def _sum(ticks: npt.NDArray[np.int64]) -> int:
-    """Exact sum of ticks, which may be beyond 64 bits."""
-    return (int((ticks >> 32).sum()) << 32) + int((ticks & 0xFFFFFFFF).sum())
 
 
 def _rental(replica: RentedReplica) -> Rental:

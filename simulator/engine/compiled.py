@@ -1,9 +1,8 @@
 """The compiled engine: SimPy keeps the clock and everything rare, `simulator.kernel` does the rest.
 
 Before each event of SimPy the kernel is advanced strictly up to that event's time. It comes back earlier only for more
-arrivals or more room. A request has a slot while it is in flight; what became of it is put into the batch that it
-belongs to, and a batch is given away when all its requests have left. So memory grows with the requests between the
-oldest one in flight and the newest, not with the trace.
+arrivals or more room. A request has a slot while it is in flight, and a line in the ledger until its batch has left as a
+whole. So memory grows with the requests between the oldest one in flight and the newest, not with the trace.
 """
 
 import math
@@ -25,7 +24,7 @@ from simulator.extension import CustomStep, address_of_admission, address_of_rou
 from simulator.fleet import ReplicaState
 from simulator.outcome import Outcome
 from simulator.replica import NEVER, Discipline, ReplicaSpec
-from simulator.results import BATCH_REQUESTS, COLUMN_TYPES, RequestTable
+from simulator.results import BATCH_REQUESTS, RequestTable
 from simulator.tokenlog import EVENT_COLUMNS, SEGMENT_COLUMNS, TokenLog
 
 MAX_REQUESTS = 2**31 - 1
@@ -35,22 +34,14 @@ WORD = 2**64
 FIRST_HEAP = 32  # pairs that the heap of a new replica holds
 FIRST_LOG = 2**16  # rows
 FIRST_SLOTS = 2**10
-LEFT_ROWS = 2**13  # requests that the kernel keeps until they are put into their batches
 
-LEFT_COLUMNS = {  # of the kernel, and where they go
-    "left_outcome": "outcome",
-    "left_deployment": "deployment",
-    "left_replica": "replica",
-    "left_start": "start_tick",
-    "left_first": "first_token_tick",
-    "left_finish": "finish_tick",
-    "left_preemptions": "preemptions",
-}
-SLOT_COLUMNS = {  # of a request in flight
+LEDGER_COLUMNS = {
+    "outcome": "outcome",
     "deployment": "deployment",
     "replica": "replica",
-    "start": "start_tick",
-    "first": "first_token_tick",
+    "start_tick": "start",
+    "first_token_tick": "first",
+    "finish_tick": "finish",
     "preemptions": "preemptions",
 }
 ARRIVAL_COLUMNS = ("arrival_tick", "query_type", "input_tokens", "output_tokens")
@@ -136,7 +127,9 @@ class CompiledEngine(Engine):
         self._heap_used = 0
         self._custom_steps: dict[int, CustomStep] = {}  # by deployment
         self._synced = -1
-        self._open_batches: deque[_Batch] = deque()  # one after the other
+        self._recent: deque[Workload] = deque()  # chunks with requests that were not given away
+        self._recent_first = 0
+        self._given_requests = 0
         self._unserved_ticks = 0
         self._logged: tuple[list[Any], list[Any]] = ([], [])
 
@@ -266,8 +259,6 @@ class CompiledEngine(Engine):
             self._fetch_stranded()
         elif code == kernel.NEED_LOG:
             self._move_log(4 * int(self.state.rows["held"].max()) + 2)
-        elif code == kernel.NEED_LEFT:
-            self._put_away(int(self.state.rows["held"].max()) + 1)
         elif code == kernel.NEED_SLOTS:
             used = len(self.state.slots)
             self._replace(slots=_free_slots(self.state.slots, 2 * used))
@@ -289,7 +280,6 @@ class CompiledEngine(Engine):
 
     def _take_chunk(self) -> None:
         counters = self.state.counters
-        self._put_away()
         self._emit()
         chunk = self._next_chunk()
         if chunk is None:
@@ -300,17 +290,27 @@ class CompiledEngine(Engine):
             raise InputError(f"a run takes at most {MAX_REQUESTS:,} requests: split the trace")
         counters[kernel.CHUNK_FIRST] = first
         counters[kernel.LOADED] = first + len(chunk)
-        done = 0
-        while done < len(chunk):
-            if not self._open_batches or self._open_batches[-1].size == BATCH_REQUESTS:
-                self._open_batches.append(_Batch(first + done))
-            done += self._open_batches[-1].add(chunk, done)
+        self._recent.append(chunk)
+        self._widen_ledger(first, first + len(chunk) - self._given_requests)
         self._replace(
-            arrival_tick=_plain(chunk.arrival_tick, np.int64),
-            arrival_kind=_plain(chunk.query_type, np.int32),
-            arrival_input=_plain(chunk.input_tokens, np.int64),
-            arrival_output=_plain(chunk.output_tokens, np.int64),
+            arrival_tick=_read_only(chunk.arrival_tick, np.int64),
+            arrival_kind=_read_only(chunk.query_type, np.int32),
+            arrival_input=_read_only(chunk.input_tokens, np.int64),
+            arrival_output=_read_only(chunk.output_tokens, np.int64),
         )
+
+    def _widen_ledger(self, first: int, needed: int) -> None:
+        """Give the ledger at least so many lines; requests before `first` may stand in it."""
+        old = self.state.ledger
+        if needed > len(old):
+            ledger = np.zeros(1 << (needed - 1).bit_length(), dtype=kernel.LEDGER)
+            request = self._given_requests
+            while request < first:
+                start, to = request & (len(old) - 1), request & (len(ledger) - 1)
+                count = min(first - request, len(old) - start, len(ledger) - to)
+                ledger[to : to + count] = old[start : start + count]
+                request += count
+            self._replace(ledger=ledger)
 
     def _fetch_stranded(self) -> None:
         """Requests that found no ready replica wait with their deployment."""
@@ -404,7 +404,6 @@ class CompiledEngine(Engine):
     def _route(self, request: int) -> None:
         self._sync()
         self._move_log(1)
-        self._put_away(1)
         if not kernel.route_again(self.state, request, self._now):
             self._blame(kernel.BAD_ROUTER)
         self._fetch_stranded()
@@ -413,18 +412,18 @@ class CompiledEngine(Engine):
 
     def _leave(self, request: int, outcome: Outcome) -> None:
         assert outcome is Outcome.FAILED
-        self._put_away(1)
         kernel.fail_request(self.state, request, self._now)
         self._left(request >> SEAT_BITS)
 
     def _left(self, request: int) -> None:
         """A request left unserved some time after it arrived."""
-        batch = self._batch_of(request)
-        self._unserved_ticks += self._now - int(batch.columns["arrival_tick"][request - batch.first])
+        position = request - self._recent_first
+        for chunk in self._recent:
+            if position < len(chunk):
+                self._unserved_ticks += self._now - int(chunk.arrival_tick[position])
+                break
+            position -= len(chunk)
         self._finish_if_empty()
-
-    def _batch_of(self, request: int) -> "_Batch":
-        return self._open_batches[(request - self._open_batches[0].first) // BATCH_REQUESTS]
 
     def _observe(self) -> Observation:
         seen = self.state.seen.T.copy()
@@ -446,45 +445,43 @@ class CompiledEngine(Engine):
         """Arrivals and segments that the kernel processed: what its time goes into."""
         return int(self.state.counters[kernel.KERNEL_EVENTS])
 
-    def _put_away(self, more: int | None = None) -> None:
-        """Put what has left into its batches, or only if the kernel has no room for `more`."""
-        counters, state = self.state.counters, self.state
-        left = int(counters[kernel.LEFT])
-        if more is not None and left + more <= len(state.left_request):
-            return
-        requests = state.left_request[:left].astype(np.int64)
-        columns = {to: getattr(state, name)[:left] for name, to in LEFT_COLUMNS.items()}
-        if left:
-            index = (requests - self._open_batches[0].first) // BATCH_REQUESTS
-            for number in range(int(index.min()), int(index.max()) + 1):
-                self._open_batches[number].put(requests, columns, index == number)
-        counters[kernel.LEFT] = 0
-        if more is not None and more > len(state.left_request):
-            self._replace(**_left_columns(2 * more))
-
     def _batches(self, flush: bool) -> Iterator[RequestTable]:
+        stop = kernel.first_in_flight(self.state)
         if flush:
-            self._put_away()
-            self._put_unfinished()
-        while self._open_batches and (flush or self._open_batches[0].left == BATCH_REQUESTS):
-            batch = self._open_batches.popleft()
-            early = batch.columns["first_token_tick"] > self._now  # the static world knows it in advance
-            batch.columns["first_token_tick"][early] = NEVER
-            columns: dict[str, Any] = {name: column[: batch.size] for name, column in batch.columns.items()}
+            kernel.enter_unfinished(self.state)
+            stop = int(self.state.counters[kernel.NEXT])
+        while stop - self._given_requests >= (1 if flush else BATCH_REQUESTS):
+            first = self._given_requests
+            columns = self._take(min(BATCH_REQUESTS, stop - first))
+            early = columns["first_token_tick"] > self._now  # the static world knows it in advance
+            columns["first_token_tick"][early] = NEVER
             yield RequestTable(
                 types=self.types,
                 deployments=tuple(deployment.key for deployment in self.fleet.deployments),
-                first_request=batch.first,
+                first_request=first,
                 **columns,
             )
 
-    def _put_unfinished(self) -> None:
-        """Put what is in flight at the end of the run into its batches."""
-        used = self.state.slots[self.state.slots["request"] >= 0]
-        for slot in used:
-            batch = self._batch_of(int(slot["request"]))
-            for name, to in SLOT_COLUMNS.items():
-                batch.columns[to][int(slot["request"]) - batch.first] = slot[name]
+    def _take(self, count: int) -> dict[str, Any]:
+        """Copy the oldest requests out of the ledger and of the chunks, as columns."""
+        ledger, first = self.state.ledger, self._given_requests
+        at = first & (len(ledger) - 1)
+        pieces = [ledger[at : at + count]]
+        if at + count > len(ledger):
+            pieces.append(ledger[: at + count - len(ledger)])
+        columns = {name: np.concatenate([piece[field] for piece in pieces]) for name, field in LEDGER_COLUMNS.items()}
+        chunks: list[Workload] = []
+        while count:
+            start = self._given_requests - self._recent_first
+            size = min(count, len(self._recent[0]) - start)
+            chunks.append(self._recent[0].slice(start, start + size))
+            self._given_requests += size
+            count -= size
+            if start + size == len(self._recent[0]):
+                self._recent_first += len(self._recent.popleft())
+        for name in ARRIVAL_COLUMNS:
+            columns[name] = np.concatenate([getattr(chunk, name) for chunk in chunks])
+        return columns
 
     # -- the log ----------------------------------------------------------------------------------------------------
 
@@ -527,11 +524,11 @@ def _empty_state(counters: npt.NDArray[np.int64], types: int) -> Any:
         targets=np.zeros((types, 1), dtype=np.int64),
         routes=np.zeros(types, dtype=np.int64),
         seen=np.zeros((types, 6), dtype=np.int64),
-        arrival_tick=np.zeros(0, dtype=np.int64),
-        arrival_kind=np.zeros(0, dtype=np.int32),
-        arrival_input=np.zeros(0, dtype=np.int64),
-        arrival_output=np.zeros(0, dtype=np.int64),
-        **_left_columns(LEFT_ROWS),
+        arrival_tick=_read_only(np.zeros(0), np.int64),
+        arrival_kind=_read_only(np.zeros(0), np.int32),
+        arrival_input=_read_only(np.zeros(0), np.int64),
+        arrival_output=_read_only(np.zeros(0), np.int64),
+        ledger=np.zeros(1, dtype=kernel.LEDGER),
         stranded=np.zeros(64, dtype=np.int64),
         drained=np.zeros((1, 2), dtype=np.int64),
         segments=np.zeros((log_rows, len(SEGMENT_COLUMNS)), dtype=np.int64),
@@ -554,6 +551,8 @@ def prepare() -> None:
     kernel.settle.compile((state, tick, tick))
     kernel.evict.compile((state, tick, tick, numba.int64[::1]))
     kernel.fail_request.compile((state, tick, tick))
+    kernel.first_in_flight.compile((state,))
+    kernel.enter_unfinished.compile((state,))
     kernel.to_the_present.compile((state, tick))
 
 
@@ -563,14 +562,13 @@ def _grown(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
     return grown
 
 
-def _plain(column: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """A contiguous copy that the kernel's signature takes: it knows no read-only arrays."""
-    return np.array(column, dtype=dtype)
-
-
-def _left_columns(size: int) -> dict[str, npt.NDArray[Any]]:
-    columns = {name: np.zeros(size, dtype=COLUMN_TYPES[to]) for name, to in LEFT_COLUMNS.items()}
-    return {"left_request": np.zeros(size, dtype=np.int32), **columns}
+def _read_only(column: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """A column as the kernel's signature wants it, without a copy where it is so already."""
+    plain = np.ascontiguousarray(column, dtype=dtype)
+    if plain.flags.writeable:
+        plain = plain.view()
+        plain.setflags(write=False)
+    return plain
 
 
 def _free_slots(used: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
@@ -580,33 +578,3 @@ def _free_slots(used: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
     slots["next"][len(used) :] = np.arange(len(used) + 1, size + 1)
     slots["next"][-1] = kernel.NOBODY
     return slots
-
-
-class _Batch:
-    """Requests from `first` on, up to `BATCH_REQUESTS` of them, as columns; `left` counts those that have left."""
-
-    def __init__(self, first: int) -> None:
-        self.first = first
-        self.size = 0
-        self.left = 0
-        self.columns: dict[str, npt.NDArray[Any]] = {
-            name: np.zeros(BATCH_REQUESTS, dtype=dtype) for name, dtype in COLUMN_TYPES.items()
-        }
-        self.columns["finish_tick"][:] = NEVER
-
-    def add(self, chunk: Workload, start: int) -> int:
-        """Take in arrivals from `start` of a chunk on, as many as there is room for; how many."""
-        count = min(len(chunk) - start, BATCH_REQUESTS - self.size)
-        for name in ARRIVAL_COLUMNS:
-            self.columns[name][self.size : self.size + count] = getattr(chunk, name)[start : start + count]
-        self.size += count
-        return count
-
-    def put(
-        self, requests: npt.NDArray[np.int64], columns: dict[str, npt.NDArray[Any]], own: npt.NDArray[np.bool_]
-    ) -> None:
-        """Put in what became of those requests that are this batch's `own`."""
-        rows = requests[own] - self.first
-        for name, column in columns.items():
-            self.columns[name][rows] = column[own]
-        self.left += len(rows)
