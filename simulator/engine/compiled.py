@@ -1,8 +1,8 @@
 """The compiled engine: SimPy keeps the clock and everything rare, `simulator.kernel` does the rest.
 
 Before each event of SimPy the kernel is advanced strictly up to that event's time. It comes back earlier only for more
-arrivals or more room. A request has a slot while it is in flight, and a line in the ledger until its batch has left as a
-whole. So memory grows with the requests between the oldest one in flight and the newest, not with the trace.
+arrivals or more room. A request has a slot while it is in flight, and a line in the ledger until all of its batch has
+left. So memory grows with the requests between the oldest one in flight and the newest, not with the trace.
 """
 
 import math
