@@ -4,11 +4,9 @@ A policy is written as `name`, as `name[options]` (`agh[-m1,-local]`, `static[mi
 for a policy of the user's own.
 """
 
-import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import cast
 
 from policies.adaptive import Agh
@@ -17,6 +15,7 @@ from policies.milp import Milp
 from policies.static import Static
 from simulator.errors import InputError
 from simulator.policy import Policy
+from simulator.userfile import load_from_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,21 +82,8 @@ def make_policy(text: str) -> Policy:
 
 
 def _from_file(text: str) -> Policy:
-    path_text, _, class_name = text.rpartition(":")
-    path = Path(path_text)
-    if not path.is_file():
-        raise InputError(f"policy {text!r}: no such file: {path}")
-    spec = importlib.util.spec_from_file_location(f"user_policy_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"policy {text!r}: {path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"policy {text!r}: {path} fails on import: {type(error).__name__}: {error}") from error
-    made = getattr(module, class_name, None)
-    if made is None:
-        raise InputError(f"policy {text!r}: {path} has no class {class_name!r}")
+    made = load_from_file(text, what="policy", kind="class")
+    class_name = text.rpartition(":")[2]
     try:
         policy = made()
     except TypeError as error:

@@ -284,7 +284,7 @@ def least_leaf(tree, offset, leaves):
     return node - leaves
 
 
-@compiled
+@inlined
 def heap_rise(heap, offset, node, key, ticket):
     """Put a pair at a node of a heap, or above it. Nodes have four children: as much as a cache line holds."""
     while node > 0:
@@ -299,7 +299,7 @@ def heap_rise(heap, offset, node, key, ticket):
     heap[offset + 2 * node + 1] = ticket
 
 
-@compiled
+@inlined
 def heap_sink(heap, offset, size, node, key, ticket):
     """Put a pair at a node of a heap of `size`, or below it."""
     while True:
@@ -323,10 +323,10 @@ def heap_sink(heap, offset, size, node, key, ticket):
 @inlined
 def elapsed_ticks(first, growth, steps):
     """Ticks of the first steps of a segment."""
-    return first * steps + growth * (steps * (steps - 1) // 2)
+    return first * steps + growth * ((steps * (steps - 1)) >> 1)
 
 
-@compiled
+@inlined
 def steps_until(first, growth, limit, elapsed):
     """The fewest steps, 1 to `limit`, that take `elapsed` ticks or more; `limit` if there are none."""
     if growth == 0:
@@ -824,12 +824,15 @@ def route(s, seat, now):
     """Send a request to a replica, or reject it; False if the user's router errs."""
     slot = s.slots[seat]
     kind = slot.kind
-    drawn = uniform_draw(s.counters[ROUTE_KEY], slot.request)
     index = np.int64(NOBODY)
-    for position in range(s.routes[kind]):
-        if drawn < s.shares[kind, position]:
-            index = s.targets[kind, position]
-            break
+    if s.routes[kind] == 1 and s.shares[kind, 0] >= 1.0:
+        index = s.targets[kind, 0]  # whatever is drawn
+    else:
+        drawn = uniform_draw(s.counters[ROUTE_KEY], slot.request)
+        for position in range(s.routes[kind]):
+            if drawn < s.shares[kind, position]:
+                index = s.targets[kind, position]
+                break
     if index < 0:
         leave(s, seat, REJECTED_UNMET, NEVER, now)
         return True
@@ -1025,6 +1028,21 @@ def first_in_flight(s):
         done += 1
     s.counters[DONE] = done
     return done
+
+
+@compiled
+def take_out(ledger, first, outcome, deployment, replica, start, first_token, finish, preemptions):
+    """Copy requests from `first` on out of the ledger into columns, as many as these are long."""
+    mask = len(ledger) - 1
+    for row in range(len(outcome)):
+        entry = ledger[(first + row) & mask]
+        outcome[row] = entry.outcome
+        deployment[row] = entry.deployment
+        replica[row] = entry.replica
+        start[row] = entry.start
+        first_token[row] = entry.first
+        finish[row] = entry.finish
+        preemptions[row] = entry.preemptions
 
 
 @compiled

@@ -5,6 +5,7 @@ arrivals or more room. A request has a slot while it is in flight, and a line in
 left. So memory grows with the requests between the oldest one in flight and the newest, not with the trace.
 """
 
+import functools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from simulator.extension import CustomStep, address_of_admission, address_of_rou
 from simulator.fleet import ReplicaState
 from simulator.outcome import Outcome
 from simulator.replica import NEVER, Discipline, ReplicaSpec
-from simulator.results import BATCH_REQUESTS, RequestTable
+from simulator.results import BATCH_REQUESTS, COLUMN_TYPES, RequestTable
 from simulator.tokenlog import EVENT_COLUMNS, SEGMENT_COLUMNS, TokenLog
 
 MAX_REQUESTS = 2**31 - 1
@@ -35,15 +36,15 @@ FIRST_HEAP = 32  # pairs that the heap of a new replica holds
 FIRST_LOG = 2**16  # rows
 FIRST_SLOTS = 2**10
 
-LEDGER_COLUMNS = {
-    "outcome": "outcome",
-    "deployment": "deployment",
-    "replica": "replica",
-    "start_tick": "start",
-    "first_token_tick": "first",
-    "finish_tick": "finish",
-    "preemptions": "preemptions",
-}
+LEDGER_COLUMNS = (  # in the order of `kernel.take_out`
+    "outcome",
+    "deployment",
+    "replica",
+    "start_tick",
+    "first_token_tick",
+    "finish_tick",
+    "preemptions",
+)
 ARRIVAL_COLUMNS = ("arrival_tick", "query_type", "input_tokens", "output_tokens")
 
 
@@ -106,6 +107,7 @@ class CompiledEngine(Engine):
     """See `Engine`. Equal to `ReferenceEngine` to the bit, and some hundred times as fast."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        prepare()
         super().__init__(*args, **kwargs)
         types = len(self.types)
         counters = np.zeros(kernel.COUNTERS, dtype=np.int64)
@@ -464,12 +466,8 @@ class CompiledEngine(Engine):
 
     def _take(self, count: int) -> dict[str, Any]:
         """Copy the oldest requests out of the ledger and of the chunks, as columns."""
-        ledger, first = self.state.ledger, self._given_requests
-        at = first & (len(ledger) - 1)
-        pieces = [ledger[at : at + count]]
-        if at + count > len(ledger):
-            pieces.append(ledger[: at + count - len(ledger)])
-        columns = {name: np.concatenate([piece[field] for piece in pieces]) for name, field in LEDGER_COLUMNS.items()}
+        columns: dict[str, Any] = {name: np.empty(count, dtype=COLUMN_TYPES[name]) for name in LEDGER_COLUMNS}
+        kernel.take_out(self.state.ledger, self._given_requests, *columns.values())
         chunks: list[Workload] = []
         while count:
             start = self._given_requests - self._recent_first
@@ -542,8 +540,9 @@ def is_prepared() -> bool:
     return any(Path(kernel.advance.stats.cache_path).glob("kernel.advance-*.nbi"))
 
 
+@functools.cache
 def prepare() -> None:
-    """Compile the kernel, or load it from Numba's cache: what the first run of a process would do."""
+    """Compile the kernel, or load it from Numba's cache, once in a process."""
     state = numba.typeof(_empty_state(np.zeros(kernel.COUNTERS, dtype=np.int64), 1))
     tick = numba.int64
     kernel.advance.compile((state, tick))
@@ -553,6 +552,8 @@ def prepare() -> None:
     kernel.fail_request.compile((state, tick, tick))
     kernel.first_in_flight.compile((state,))
     kernel.enter_unfinished.compile((state,))
+    columns = [numba.typeof(np.empty(0, dtype=COLUMN_TYPES[name])) for name in LEDGER_COLUMNS]
+    kernel.take_out.compile((numba.typeof(np.zeros(0, dtype=kernel.LEDGER)), tick, *columns))
     kernel.to_the_present.compile((state, tick))
 
 
