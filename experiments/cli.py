@@ -1,13 +1,13 @@
-"""The command line: `tokenfleet replay | plan | check | stress | list`.
+"""The command line: `tokenfleet replay | plan | check | stress | trace-request | list`.
 
 Standard output holds results only (with `--json` one object and nothing else); progress and messages go to standard
-error. Exit codes: 0 done, 1 the run failed (or the checker refused the plan), 2 bad input.
+error. Exit codes: 0 done, 1 the run failed (or the checker refused the plan), 2 bad input, 130 interrupted.
 """
 
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,20 +19,23 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from experiments import listing
 from experiments.figures import draw_stress
-from experiments.options import parse_duration_s, parse_factors, read_traces, synthetic_trace
-from experiments.replay import ReplayRun, replay_plan, replay_policy
+from experiments.functions import UserFunctions, load_functions
+from experiments.options import parse_duration_s, parse_factors, synthetic_trace, trace_files
+from experiments.replay import ReplayOptions, ReplayRun, replay_plan, replay_policy, survey
 from experiments.scenario import Scenario, load_scenario
-from experiments.store import MARKER, refuse_existing, run_directory, specification, to_json, versions, write_replay
+from experiments.store import MARKER, ReplayWriter, refuse_existing, run_directory, specification, to_json, versions
 from experiments.stress import StressPoint, nominal_problem, stress
 from experiments.tables import check_lines, plan_table, replay_table, stress_table
+from experiments.timeline import life_dict, life_lines, read_life
 from policies.checker import check
 from policies.judged import judged_plan
 from policies.registry import make_policy
+from simulator.engine import ChosenEngine, choose_engine
 from simulator.errors import InputError, TokenfleetError
 from simulator.files import plan_to_dict, read_plan, read_problem, write_plan
 from simulator.policy import Policy, StoppingRule
-from simulator.workload import Trace
 from traces.registry import OnBadRow, TraceRead
+from traces.source import TraceSource
 
 app = typer.Typer(
     name="tokenfleet",
@@ -61,6 +64,10 @@ OutOption = Annotated[
     Path | None, typer.Option("--out", help="Folder for results and figures, made whole or not at all.")
 ]
 OverwriteOption = Annotated[bool, typer.Option(help="Replace an earlier run in --out.")]
+EngineOption = Annotated[str, typer.Option(help="compiled or reference: the same results, the second far slower.")]
+FunctionOption = Annotated[
+    str | None, typer.Option(help="Your own function, path/to/file.py:function (docs/extending.md).")
+]
 
 
 def main() -> None:
@@ -76,17 +83,51 @@ def main() -> None:
     except TokenfleetError as error:
         _complain(f"failed: {error}")
         sys.exit(1)
+    except Interrupted as error:
+        _complain(f"interrupted: {error}")
+        sys.exit(130)
+
+
+class Interrupted(Exception):
+    """Ctrl-C, with how far the command had come."""
 
 
 def _complain(text: str) -> None:
     err.print(text, style="red" if err.is_terminal else None, markup=False, highlight=False, soft_wrap=True)
 
 
-@contextmanager
-def progress_bars() -> Iterator[Callable[[str], Callable[[float], None]]]:
-    """Give a function that starts a named bar; on anything but a terminal the bars are silent.
+class Bars:
+    """Named progress bars that also remember how far each has come. On anything but a terminal they are silent."""
 
-    The bars redraw only when told to: a refreshing thread would write into the output that Pyomo captures.
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._done: dict[str, float] = {}
+
+    def start(self, name: str) -> Callable[[float], None]:
+        """Start a bar; the function that is given back takes the share that is done."""
+        task = self._progress.add_task(escape(name), total=1.0)
+        self._done[name] = 0.0
+        self._progress.refresh()
+
+        def update(done: float) -> None:
+            self._done[name] = done
+            self._progress.update(task, completed=done)
+            self._progress.refresh()
+
+        return update
+
+    def reached(self) -> str:
+        return ", ".join(f"{name} {done:.0%}" for name, done in self._done.items()) or "nothing had begun"
+
+
+@contextmanager
+def progress_bars() -> Iterator[Bars]:
+    """Give bars that redraw only when told to: a refreshing thread would write into the output that Pyomo captures.
+
+    Raises
+    ------
+    Interrupted
+        On Ctrl-C inside.
     """
     with Progress(
         TextColumn("{task.description}"),
@@ -98,18 +139,30 @@ def progress_bars() -> Iterator[Callable[[str], Callable[[float], None]]]:
         auto_refresh=False,
         disable=not err.is_terminal,
     ) as progress:
+        bars = Bars(progress)
+        try:
+            yield bars
+        except KeyboardInterrupt:
+            raise Interrupted(f"{bars.reached()}; nothing was written") from None
 
-        def start(name: str) -> Callable[[float], None]:
-            task = progress.add_task(escape(name), total=1.0)
-            progress.refresh()
 
-            def update(done: float) -> None:
-                progress.update(task, completed=done)
-                progress.refresh()
+def engine_for(name: str, functions: UserFunctions) -> ChosenEngine:
+    """The engine that can run these functions; a line on standard error where it is another one or has to be made."""
+    chosen = choose_engine(name, functions.given())
+    if chosen.warning:
+        _complain(f"warning: {chosen.warning}")
+    if chosen.notice:
+        _complain(chosen.notice)
+    return chosen
 
-            return update
 
-        yield start
+def functions_for(scenario: Scenario, **options: str | None) -> UserFunctions:
+    """The user's functions: those of the scenario, unless the options name others."""
+    places: dict[str, tuple[str, Path] | None] = {}
+    for name, option in options.items():
+        stated = getattr(scenario.file.engine, name)
+        places[name] = (option, Path()) if option else (stated, scenario.folder) if stated else None
+    return load_functions(places)
 
 
 def say(text: str) -> None:
@@ -148,6 +201,13 @@ def replay(
     out_dir: OutOption = None,
     overwrite: OverwriteOption = False,
     on_bad_row: Annotated[OnBadRow, typer.Option(help="What to do with a row that cannot be read.")] = OnBadRow.ERROR,
+    engine: EngineOption = "compiled",
+    step_time: FunctionOption = None,
+    admission: FunctionOption = None,
+    router: FunctionOption = None,
+    token_log: Annotated[
+        bool, typer.Option("--token-log", help="Log every step, for trace-request. Needs --out; kept in memory.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Replay a trace against the fleet that each policy plans, re-planning at intervals.
@@ -157,54 +217,74 @@ def replay(
     interval_s = parse_duration_s(interval, "--interval")
     if plan is not None and policy:
         raise InputError("--plan and --policy exclude each other: a replay follows a plan or a policy")
+    if token_log and out_dir is None:
+        raise InputError("--token-log needs --out: the log is part of the run directory")
     if out_dir is not None:
         refuse_existing(out_dir, overwrite=overwrite)
     chosen = load_scenario(scenario)
     fixed = read_plan(plan) if plan is not None else None
     policies = [] if fixed else make_policies(policy, DEFAULT_POLICIES)
-    arrivals, reads = _arrivals(trace, chosen, seed, on_bad_row)
-    runs: list[ReplayRun] = []
-    with progress_bars() as bar:
-        if fixed is not None:
-            step = bar(f"plan {plan}")
-            runs.append(replay_plan(chosen, arrivals, fixed, interval_s=interval_s, seed=seed, progress=step))
-        for item in policies:
-            step = bar(item.name)
-            runs.append(replay_policy(chosen, arrivals, item, interval_s=interval_s, seed=seed, progress=step))
-            step(1.0)
+    functions = functions_for(chosen, step_time=step_time, admission=admission, router=router)
+    options = ReplayOptions(
+        interval_s=interval_s,
+        seed=seed,
+        engine=engine_for(engine, functions),
+        functions=functions,
+        token_log=token_log,
+    )
     names = trace or [f"synthetic:{chosen.file.synthetic.profile}"]
-    figures: list[str] = []
-    if out_dir is not None:
-        options = {
-            "policies": [run.policy for run in runs],
-            "plan": None if fixed is None else {**plan_to_dict(fixed), "seconds": None},
-            "interval_s": interval_s,
-            "seed": seed,
-            "on_bad_row": str(on_bad_row),
-        }
-        with run_directory(out_dir, overwrite=overwrite) as folder:
-            figures = write_replay(folder, chosen, arrivals, runs, specification(chosen, arrivals, names, options))
+    with progress_bars() as bars, ExitStack() as stack:
+        looked = bars.start("reading the trace")
+        arriving = survey(chosen, _trace_source(trace, chosen, seed, on_bad_row))
+        looked(1.0)
+        writer = None
+        if out_dir is not None:
+            folder = stack.enter_context(run_directory(out_dir, overwrite=overwrite))
+            writer = stack.enter_context(ReplayWriter(folder, arriving.survey.sources))
+        runs: list[ReplayRun] = []
+        if fixed is not None:
+            name = f"plan[{fixed.policy}]"
+            sink = writer.sink(name, seed) if writer else None
+            runs.append(replay_plan(chosen, arriving, fixed, options, sink=sink, progress=bars.start(name)))
+        for item in policies:
+            sink = writer.sink(item.name, seed) if writer else None
+            step = bars.start(item.name)
+            runs.append(replay_policy(chosen, arriving, item, options, sink=sink, progress=step))
+            step(1.0)
+        figures: list[str] = []
+        if writer is not None:
+            asked = {
+                "policies": [run.policy for run in runs],
+                "plan": None if fixed is None else {**plan_to_dict(fixed), "seconds": None},
+                "interval_s": interval_s,
+                "seed": seed,
+                "on_bad_row": str(on_bad_row),
+                "functions": {"step_time": step_time, "admission": admission, "router": router},
+                "token_log": token_log,
+            }
+            figures = writer.finish(chosen, runs, specification(chosen, arriving.survey, names, asked))
+    reads = arriving.survey.reads
     skipped = sum(read.rows_skipped for read in reads)
     if as_json:
         result = {"runs": [{**run.summary, **asdict(run.machine)} for run in runs]}
         print_json({**result, "rows_skipped": skipped} if skipped else result)
         return
-    title = f"{len(arrivals):,} requests over {arrivals.span_s / 60:.1f} min, scenario {chosen.name}, seed {seed}"
-    say(title)
+    found = arriving.survey
+    say(f"{found.requests:,} requests over {found.span_s / 60:.1f} min, scenario {chosen.name}, seed {seed}")
     out.print(replay_table([run.summary for run in runs], [asdict(run.machine) for run in runs]))
+    if not all(run.summary["quantiles_exact"] for run in runs):
+        say("quantiles: to within 0.05 % of their value (more than a million requests)")
     _tell_about_rows(reads)
     _tell_about_time_limits(runs)
     if out_dir is not None:
         say(f"results and figures in {out_dir}: {', '.join(figures)}")
 
 
-def _arrivals(
-    paths: list[str] | None, scenario: Scenario, seed: int, on_bad_row: OnBadRow
-) -> tuple[Trace, list[TraceRead]]:
+def _trace_source(paths: list[str] | None, scenario: Scenario, seed: int, on_bad_row: OnBadRow) -> TraceSource:
     if paths:
-        return read_traces(paths, on_bad_row)
+        return trace_files(paths, on_bad_row)
     stand_in = scenario.file.synthetic
-    return synthetic_trace(stand_in.profile, stand_in.duration_s, stand_in.rate_factor, seed), []
+    return synthetic_trace(stand_in.profile, stand_in.duration_s, stand_in.rate_factor, seed)
 
 
 def _tell_about_rows(reads: Sequence[TraceRead]) -> None:
@@ -294,6 +374,7 @@ def stress_command(
     trace: Annotated[list[str] | None, typer.Argument(help="Trace files; none: synthetic arrivals.")] = None,
     duration: Annotated[str, typer.Option(help="Length of the synthetic arrivals.")] = "15m",
     time_limit: Annotated[float | None, typer.Option(min=0.001, help="Seconds for each plan.")] = 60.0,
+    engine: EngineOption = "compiled",
     seed: SeedOption = 0,
     out_dir: OutOption = None,
     overwrite: OverwriteOption = False,
@@ -308,24 +389,35 @@ def stress_command(
     policies = make_policies(policy, DEFAULT_POLICIES)
     if out_dir is not None:
         refuse_existing(out_dir, overwrite=overwrite)
+    used = None
     if problem is not None:
         if trace:
             raise InputError("--problem is stressed analytically and takes no trace")
-        data, chosen, arrivals = read_problem(problem), None, None
+        data, chosen, arriving = read_problem(problem), None, None
         stop = StoppingRule(time_limit_s=time_limit)
     else:
         chosen = load_scenario(scenario)
         data = nominal_problem(chosen)
         stand_in = chosen.file.synthetic
-        arrivals = (
-            read_traces(trace, OnBadRow.ERROR)[0]
+        source: TraceSource = (
+            trace_files(trace, OnBadRow.ERROR)
             if trace
             else synthetic_trace(stand_in.profile, duration_s, stand_in.rate_factor, seed)
         )
+        arriving = survey(chosen, source)
         stop = chosen.file.stop.rule()
-    with progress_bars() as bar:
+        used = engine_for(engine, UserFunctions())
+    with progress_bars() as bars:
         points = stress(
-            data, policies, inflation, stop=stop, seed=seed, scenario=chosen, trace=arrivals, progress=bar("stress")
+            data,
+            policies,
+            inflation,
+            stop=stop,
+            seed=seed,
+            scenario=chosen,
+            arriving=arriving,
+            engine=used,
+            progress=bars.start("stress"),
         )
     result: dict[str, Any] = {"problem": data.name, "runs": [point.to_dict() for point in points]}
     if out_dir is not None:
@@ -336,7 +428,9 @@ def stress_command(
     title = f"{data.name}: delay and error inflated after planning"
     say(title)
     out.print(stress_table(result["runs"]))
-    over = "" if arrivals is None else f"; simulated over {arrivals.span_s / 60:.0f} min of arrivals, routing fixed"
+    over = (
+        "" if arriving is None else f"; simulated over {arriving.survey.span_s / 60:.0f} min of arrivals, routing fixed"
+    )
     say(f"re-routed: placement fixed, LP, per {data.period_h:g} h{over}")
     if out_dir is not None:
         say(f"results and figure in {out_dir}: stress.json, stress.png")
@@ -350,6 +444,26 @@ def _write_stress(
         (folder / MARKER).write_text(to_json(marker), "utf-8")
         (folder / "stress.json").write_text(to_json(result), "utf-8")
         draw_stress(points, folder)
+
+
+@app.command("trace-request")
+def trace_request(
+    request: Annotated[int, typer.Argument(min=0, help="Number of the request: `request` in requests.parquet.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Run directory of a replay with --token-log.")],
+    policy: Annotated[str | None, typer.Option("--policy", help="Which run, where there are several.")] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="A line for each token.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what one request went through: queue, prefill chunks, tokens, preemptions, failures.
+
+    Example: `tokenfleet trace-request 17 runs/azure --policy gh`
+    """
+    life = read_life(directory, request, policy)
+    if as_json:
+        print_json(life_dict(life))
+        return
+    for line in life_lines(life, tokens=tokens):
+        say(line)
 
 
 @app.command("list")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.load import replicas_needed, replicas_ready
+from experiments.load import replicas_ready
 from experiments.metrics import COST_PARTS, cost_by_interval, gpus_by_tier, interval_edges, interval_table
 from experiments.replay import ReplayRun
 from experiments.scenario import Scenario
@@ -100,8 +100,8 @@ def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
 def _cost_over_time(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
     figure, axes = _single("Money spent", "time [min]", "cost since the start [USD]")
     for index, run in enumerate(runs):
-        edges = interval_edges(run.result, run.interval_s)
-        cost = sum(cost_by_interval(scenario, run.result, edges).values())
+        edges = interval_edges(run.result, run.tally.starts_s)
+        cost = sum(cost_by_interval(scenario, run.result, run.tally).values())
         axes.plot(edges / 60, np.concatenate([[0.0], np.cumsum(cost)]), label=run.policy, **_line(index))
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
@@ -113,13 +113,9 @@ def _cost_parts(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
     figure, axes = _single("Cost by its parts", "cost [USD]", "")
     names = [run.policy for run in runs]
     left = np.zeros(len(runs))
+    costs = [cost_by_interval(scenario, run.result, run.tally) for run in runs]
     for part, colour in zip(COST_PARTS, TIER_COLOURS, strict=False):
-        widths = np.array(
-            [
-                cost_by_interval(scenario, run.result, interval_edges(run.result, run.interval_s))[part].sum()
-                for run in runs
-            ]
-        )
+        widths = np.array([cost[part].sum() for cost in costs])
         axes.barh(names, widths, left=left, color=colour, label=part.replace("_", " "), height=0.6)
         left += widths
     for row, total in enumerate(left):
@@ -166,9 +162,7 @@ def _latency_cdf(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
     )
     for axes, (label, column) in zip(panels, columns, strict=True):
         for index, run in enumerate(runs):
-            values = np.sort(getattr(run.result.requests, column))
-            values = values[~np.isnan(values)]
-            share = np.arange(1, len(values) + 1) / max(len(values), 1)
+            values, share = getattr(run.tally, column).curve()
             axes.step(values, share, where="post", label=run.policy, **_line(index))
         axes.set_xscale("log")
         axes.set_xlabel(label)
@@ -182,11 +176,11 @@ def _latency_cdf(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
 def _violations_over_time(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
     figure, axes = _single("Requests out of their SLO or not served", "time of arrival [min]", "share of arrivals [%]")
     for index, run in enumerate(runs):
-        table = interval_table(scenario, run.result, run.judgement, run.interval_s)
+        table = interval_table(scenario, run.tally)
         sums = table.groupby("interval_start_s")[["arrived", "served", "slo_violations"]].sum()
         with np.errstate(invalid="ignore"):
             share = 100 * (sums["arrived"] - sums["served"] + sums["slo_violations"]) / sums["arrived"]
-        edges = interval_edges(run.result, run.interval_s)
+        edges = interval_edges(run.result, run.tally.starts_s)
         values = np.append(share.to_numpy(), share.to_numpy()[-1])
         axes.step(edges / 60, values, where="post", label=run.policy, **_line(index))
     axes.set_ylim(bottom=0)
@@ -197,9 +191,10 @@ def _violations_over_time(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figu
 
 def _demand_and_capacity(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
     figure, panels = _grid(len(runs), "Demand against capacity: replicas needed at their limit, and replicas ready")
+    del scenario
     for axes, run in zip(panels, runs, strict=True):
-        edges = _minutes(run)
-        needed = replicas_needed(scenario, run.result, edges)
+        edges = np.append(run.tally.load_starts_s, run.result.horizon_s)
+        needed = run.tally.work_s / np.diff(edges)
         ready = replicas_ready(run.result, edges)
         _steps(axes, edges, needed, color="#D55E00", linewidth=1.2, label="needed by the demand (per minute)")
         _steps(axes, edges, ready, color="#0072B2", linewidth=2.0, label="ready")
@@ -210,11 +205,6 @@ def _demand_and_capacity(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figur
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
-
-
-def _minutes(run: ReplayRun) -> npt.NDArray[np.float64]:
-    step_s = max(60.0, run.result.horizon_s / 600)
-    return np.append(np.arange(0.0, run.result.horizon_s, step_s), run.result.horizon_s)
 
 
 def _steps(axes: Axes, edges: npt.NDArray[np.float64], values: npt.NDArray[np.float64], **style: Any) -> None:

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from simulator.errors import InputError
-from simulator.workload import Trace, merge_traces
-from traces.registry import OnBadRow, TraceRead, read_trace
+from traces.registry import OnBadRow
+from traces.source import TraceFiles, TraceInMemory
 from traces.synthetic import load_profile, synthesise
 
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -48,29 +48,17 @@ def parse_factors(text: str) -> list[float]:
     return factors
 
 
-def read_traces(arguments: list[str], on_bad_row: OnBadRow) -> tuple[Trace, list[TraceRead]]:
-    """Read and merge traces, each given as `PATH` or as `SOURCE=PATH`.
-
-    Raises
-    ------
-    InputError
-        From the readers, with all files' problems together.
-    """
-    reads: list[TraceRead] = []
-    problems: list[str] = []
+def trace_files(arguments: list[str], on_bad_row: OnBadRow) -> TraceFiles:
+    """Trace files, each given as `PATH` or as `SOURCE=PATH`."""
+    files: list[tuple[Path, str | None]] = []
     for argument in arguments:
         source, separator, path = argument.partition("=")
         if not separator or "/" in source or Path(argument).exists():
             source, path = "", argument
-        try:
-            reads.append(read_trace(Path(path), source=source or None, on_bad_row=on_bad_row))
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
-    return merge_traces([read.trace for read in reads]), reads
+        files.append((Path(path), source or None))
+    return TraceFiles(files, on_bad_row)
 
 
-def synthetic_trace(profile: str, duration_s: float, rate_factor: float, seed: int) -> Trace:
+def synthetic_trace(profile: str, duration_s: float, rate_factor: float, seed: int) -> TraceInMemory:
     """The trace that stands in when none is given."""
-    return synthesise(load_profile(profile), duration_s=duration_s, seed=seed, rate_factor=rate_factor)
+    return TraceInMemory(synthesise(load_profile(profile), duration_s=duration_s, seed=seed, rate_factor=rate_factor))

@@ -1,37 +1,78 @@
-"""Replay a trace against the fleet that a policy plans, interval by interval."""
+"""Replay a trace against the fleet that a policy plans, interval by interval.
+
+Requests come in chunks and go in batches: nothing here holds all of them.
+"""
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
-from experiments.metrics import Judgement, judge, summarise
+from experiments.functions import UserFunctions
+from experiments.metrics import summarise
 from experiments.planner import CountingController, FixedController, PlanningController
-from experiments.scenario import Scenario, classify
-from simulator.engine import EngineSettings, ReferenceEngine, Workload
+from experiments.scenario import Scenario, Unmatched, classify
+from experiments.tally import Judgement, Tally, judge
+from simulator.engine import Arrivals, ChosenEngine, EngineSettings, Workload, choose_engine
 from simulator.errors import InputError
 from simulator.fleet import replicas_by_deployment
 from simulator.plan import Plan
 from simulator.policy import Policy
 from simulator.reality import Reality
-from simulator.results import RunResult
-from simulator.ticks import to_ticks_array
+from simulator.results import RequestTable, RunSummary
+from simulator.ticks import to_ticks, to_ticks_array
 from simulator.validation import closest
 from simulator.workload import Trace
 from simulator.world import World
+from traces.source import Survey, TraceSource
 
 SHARE_TOLERANCE = 1e-6
 HORIZON_STEP_S = 60.0
-ENGINE = "reference"
+
+BatchSink = Callable[[RequestTable, Judgement, npt.NDArray[np.int32]], None]
+"""Takes a batch of requests, what it is worth, and the source of each as an index into `Survey.sources`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Arriving:
+    """A surveyed trace: what is replayed, and what one pass over it told."""
+
+    source: TraceSource
+    survey: Survey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayOptions:
+    """How a replay runs.
+
+    Attributes
+    ----------
+    interval_s
+        Time between re-plans.
+    reality
+        The realised world, None for the scenario's own.
+    token_log
+        Whether the engine logs every step.
+    """
+
+    interval_s: float
+    seed: int
+    engine: ChosenEngine = field(default_factory=choose_engine)
+    functions: UserFunctions = field(default_factory=UserFunctions)
+    reality: Reality | None = None
+    token_log: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineTimes:
-    """What the run took on this machine: kept apart from the results."""
+    """What the run took on this machine: kept apart from the results, which are the same in every engine."""
 
+    engine: str
     planning_s: float
     engine_cpu_s: float
     wall_s: float
@@ -44,19 +85,64 @@ class ReplayRun:
     policy: str
     seed: int
     interval_s: float
-    result: RunResult
-    judgement: Judgement
+    result: RunSummary
+    tally: Tally
     summary: dict[str, object]
     machine: MachineTimes
 
 
-def horizon_of(trace: Trace) -> float:
+def horizon_of(span_s: float) -> float:
     """The first whole minute after the last arrival: the same for every policy and interval."""
-    return (math.floor(trace.span_s / HORIZON_STEP_S) + 1) * HORIZON_STEP_S
+    return (math.floor(span_s / HORIZON_STEP_S) + 1) * HORIZON_STEP_S
+
+
+def survey(scenario: Scenario, source: TraceSource) -> Arriving:
+    """Look at a whole trace before anything runs.
+
+    Raises
+    ------
+    InputError
+        From the trace's files; or if some requests match no query type, or the trace is longer than ticks can hold.
+    """
+    unmatched = Unmatched(scenario)
+    found = source.survey(unmatched.look_at)
+    unmatched.refuse()
+    to_ticks(horizon_of(found.span_s))
+    return Arriving(source=source, survey=found)
+
+
+class Requests:
+    """The requests of a trace on their way through an engine, which knows query types but no sources."""
+
+    def __init__(self, scenario: Scenario, source: TraceSource) -> None:
+        self._scenario = scenario
+        self._source = source
+        self._sources: deque[npt.NDArray[np.int32]] = deque()  # of requests that have not come out yet
+
+    def arrivals(self) -> Arrivals:
+        """Classified and on the tick clock, chunk by chunk."""
+        return Arrivals(types=tuple(rule.name for rule in self._scenario.types), chunks=self._chunks())
+
+    def _chunks(self) -> Iterator[Workload]:
+        for trace in self._source.chunks():
+            self._sources.append(trace.source)
+            yield workload_of(self._scenario, trace)
+
+    def sources_of_next(self, count: int) -> npt.NDArray[np.int32]:
+        """Sources of the next requests that come out, which they do in the order of arrival."""
+        pieces = []
+        while count:
+            piece = self._sources.popleft()
+            if len(piece) > count:
+                self._sources.appendleft(piece[count:])
+                piece = piece[:count]
+            pieces.append(piece)
+            count -= len(piece)
+        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
 
 
 def workload_of(scenario: Scenario, trace: Trace) -> Workload:
-    """Classify the requests and put their arrivals on the tick clock."""
+    """Requests of which every one matches a query type."""
     return Workload(
         types=tuple(rule.name for rule in scenario.types),
         arrival_tick=to_ticks_array(trace.arrival_s),
@@ -77,64 +163,10 @@ def reality_of(scenario: Scenario, *, delay_factor: float = 1.0, error_factor: f
     )
 
 
-def replay_policy(
-    scenario: Scenario,
-    trace: Trace,
-    policy: Policy,
-    *,
-    interval_s: float,
-    seed: int,
-    reality: Reality | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> ReplayRun:
-    """Replay `trace`; the policy re-plans every `interval_s` on a forecast from past arrivals.
-
-    Parameters
-    ----------
-    reality
-        The realised world, None for the scenario's own.
-    progress
-        Called with the share of the horizon that is done.
-
-    Raises
-    ------
-    InputError
-        If some requests match no query type, or no plan can keep the limits.
-    """
-    controller = PlanningController(scenario, policy, interval_s=interval_s, stop=scenario.file.stop.rule(), seed=seed)
-    return _run(scenario, trace, policy.name, controller, interval_s, seed, reality, progress)
-
-
-def replay_plan(
-    scenario: Scenario,
-    trace: Trace,
-    plan: Plan,
-    *,
-    interval_s: float,
-    seed: int,
-    reality: Reality | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> ReplayRun:
-    """Replay `trace` against one plan that never changes; intervals only structure the tables."""
-    refuse_unfit_plan(scenario, plan)
-    name = f"plan[{plan.policy}]"
-    return _run(scenario, trace, name, FixedController(plan), interval_s, seed, reality, progress)
-
-
-def _run(
-    scenario: Scenario,
-    trace: Trace,
-    name: str,
-    controller: CountingController,
-    interval_s: float,
-    seed: int,
-    reality: Reality | None,
-    progress: Callable[[float], None] | None,
-) -> ReplayRun:
-    started = time.perf_counter()
-    reality = reality or reality_of(scenario)
-    engine = scenario.file.engine
-    world = World(
+def world_of(scenario: Scenario, reality: Reality, functions: UserFunctions | None = None) -> World:
+    """What a replica of the scenario costs and how it serves, in a realised world."""
+    engine, functions = scenario.file.engine, functions or UserFunctions()
+    return World(
         catalog=scenario.catalog,
         delay_model=scenario.delay_model,
         discipline=scenario.file.discipline,
@@ -143,43 +175,115 @@ def _run(
         load_gb_per_s=engine.load_gb_per_s,
         token_budget=engine.token_budget,
         memory_utilisation=scenario.file.catalog.memory_utilisation,
+        step_time=functions.step_time,
+        admission=functions.admission,
     )
+
+
+def replay_policy(
+    scenario: Scenario,
+    arriving: Arriving,
+    policy: Policy,
+    options: ReplayOptions,
+    *,
+    sink: BatchSink | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> ReplayRun:
+    """Replay a trace; the policy re-plans at each interval on a forecast from past arrivals.
+
+    Parameters
+    ----------
+    sink
+        Gets every batch of requests as soon as all of them have left.
+    progress
+        Called with the share of the horizon that is done.
+
+    Raises
+    ------
+    InputError
+        If no plan can keep the limits.
+    """
+    controller = PlanningController(
+        scenario, policy, interval_s=options.interval_s, stop=scenario.file.stop.rule(), seed=options.seed
+    )
+    return _run(scenario, arriving, policy.name, controller, options, sink, progress)
+
+
+def replay_plan(
+    scenario: Scenario,
+    arriving: Arriving,
+    plan: Plan,
+    options: ReplayOptions,
+    *,
+    sink: BatchSink | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> ReplayRun:
+    """Replay a trace against one plan that never changes; intervals only structure the tables."""
+    refuse_unfit_plan(scenario, plan)
+    return _run(scenario, arriving, f"plan[{plan.policy}]", FixedController(plan), options, sink, progress)
+
+
+def _run(
+    scenario: Scenario,
+    arriving: Arriving,
+    name: str,
+    controller: CountingController,
+    options: ReplayOptions,
+    sink: BatchSink | None,
+    progress: Callable[[float], None] | None,
+) -> ReplayRun:
+    started = time.perf_counter()
+    reality = options.reality or reality_of(scenario)
+    horizon_s = horizon_of(arriving.survey.span_s)
     settings = EngineSettings(
-        interval_s=interval_s,
-        horizon_s=horizon_of(trace),
-        grace_s=engine.grace_s,
-        balancer=engine.balancer,
-        seed=seed,
+        interval_s=options.interval_s,
+        horizon_s=horizon_s,
+        grace_s=scenario.file.engine.grace_s,
+        balancer=options.functions.router or scenario.file.engine.balancer,
+        seed=options.seed,
+        token_log=options.token_log,
     )
-    result = ReferenceEngine(workload_of(scenario, trace), controller, world.offer, settings, reality, progress).run()
-    judgement = judge(scenario, result.requests, reality)
+    tally = Tally(scenario, horizon_s=horizon_s, interval_s=options.interval_s)
+
+    requests = Requests(scenario, arriving.source)
+
+    def take(batch: RequestTable) -> None:
+        judgement = judge(scenario, batch, reality)
+        tally.add(batch, judgement)
+        sources = requests.sources_of_next(len(batch))
+        if sink is not None:
+            sink(batch, judgement, sources)
+
+    world = world_of(scenario, reality, options.functions)
+    engine = options.engine.engine(requests.arrivals(), controller, world.offer, settings, reality, progress)
+    result = engine.stream(take)
     summary = {
         "policy": name,
-        "seed": seed,
-        "engine": ENGINE,
-        **summarise(scenario, result, judgement, interval_s),
+        "seed": options.seed,
+        **summarise(scenario, result, tally),
         "replans": max(0, controller.calls - 1),
         "infeasible_replans": controller.infeasible,
         "fleet_changes": fleet_changes(result),
         "time_limits_hit": controller.time_limits_hit,
     }
     machine = MachineTimes(
+        engine=options.engine.name,
         planning_s=controller.planning_s,
         engine_cpu_s=result.engine_cpu_s,
         wall_s=time.perf_counter() - started,
     )
     return ReplayRun(
         policy=name,
-        seed=seed,
-        interval_s=interval_s,
+        seed=options.seed,
+        interval_s=options.interval_s,
         result=result,
-        judgement=judgement,
+        tally=tally,
         summary=summary,
         machine=machine,
     )
 
 
-def fleet_changes(result: RunResult) -> int:
+def fleet_changes(result: RunSummary) -> int:
     """Plans that asked for another fleet than the one before; a plan may change the routing alone."""
     fleets = [replicas_by_deployment(plan) for _, plan in result.plans]
     return sum(before != after for before, after in pairwise(fleets))

@@ -108,6 +108,9 @@ class EngineChoice(StrictModel):
     balancer: str = "least_outstanding_tokens"
     failures_per_replica_h: NonNegative = 0.0
     on_failure: OnFailure = OnFailure.REQUEUE
+    step_time: str | None = None  # path/to/file.py:function, from the scenario file's folder; docs/extending.md
+    admission: str | None = None
+    router: str | None = None
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -180,9 +183,10 @@ class _File(StrictModel):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scenario:
-    """A scenario file with its catalog read and its configurations listed."""
+    """A scenario file with its catalog read and its configurations listed; `folder` is where its paths count from."""
 
     file: _File
+    folder: Path
     catalog: Catalog
     delay_model: DelayModel
     configurations: tuple[Configuration, ...]
@@ -261,7 +265,11 @@ def _parse(data: bytes, source: str, folder: Path) -> Scenario:
         raise InputError(f"{source}: catalog: {problem}" for problem in error.problems) from None
     _refuse_tiny_budget(source, file, catalog, configurations)
     return Scenario(
-        file=file, catalog=catalog, delay_model=DELAY_MODELS[file.delay_model](), configurations=configurations
+        file=file,
+        folder=folder,
+        catalog=catalog,
+        delay_model=DELAY_MODELS[file.delay_model](),
+        configurations=configurations,
     )
 
 
@@ -278,27 +286,46 @@ def _refuse_tiny_budget(source: str, file: _File, catalog: Catalog, configuratio
 
 
 def classify(scenario: Scenario, trace: Trace) -> npt.NDArray[np.int32]:
-    """Give each request the first query type whose rule matches.
-
-    Raises
-    ------
-    InputError
-        If no rule matches some requests: how many there are, and what the first of them look like.
-    """
+    """Give each request the first query type whose rule matches, -1 if there is none: see `Unmatched`."""
     result = np.full(len(trace), -1, dtype=np.int32)
     for index, rule in enumerate(scenario.types):
         matches = rule.input_tokens.contains(trace.input_tokens) & rule.output_tokens.contains(trace.output_tokens)
         if rule.source is not None:
             matches &= trace.source == (trace.sources.index(rule.source) if rule.source in trace.sources else -1)
         result[matches & (result < 0)] = index
-    missed = np.flatnonzero(result < 0)
-    if len(missed):
-        examples = [
-            f"  request {i}: source {trace.sources[trace.source[i]]!r}, {trace.input_tokens[i]} input and "
-            f"{trace.output_tokens[i]} output tokens"
-            for i in missed[:MAX_LISTED]
-        ]
-        more = [f"  and {len(missed) - MAX_LISTED} more"] if len(missed) > MAX_LISTED else []
-        head = f"scenario {scenario.name}: no query type matches {len(missed)} of {len(trace)} requests:"
-        raise InputError("\n".join([head, *examples, *more]))
     return result
+
+
+class Unmatched:
+    """Counts the requests that match no query type, chunk by chunk."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self._seen = 0
+        self._missed = 0
+        self._examples: list[str] = []
+
+    def look_at(self, trace: Trace) -> None:
+        """Look at the next chunk of a trace."""
+        missed = np.flatnonzero(classify(self._scenario, trace) < 0)
+        for i in missed[: MAX_LISTED - len(self._examples)].tolist():
+            self._examples.append(
+                f"  request {self._seen + i}: source {trace.sources[trace.source[i]]!r}, {trace.input_tokens[i]} input "
+                f"and {trace.output_tokens[i]} output tokens"
+            )
+        self._missed += len(missed)
+        self._seen += len(trace)
+
+    def refuse(self) -> None:
+        """Refuse a trace that has such requests.
+
+        Raises
+        ------
+        InputError
+            Saying how many there are, and what the first of them look like.
+        """
+        if not self._missed:
+            return
+        more = [f"  and {self._missed - MAX_LISTED} more"] if self._missed > MAX_LISTED else []
+        head = f"scenario {self._scenario.name}: no query type matches {self._missed} of {self._seen} requests:"
+        raise InputError("\n".join([head, *self._examples, *more]))

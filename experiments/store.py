@@ -13,16 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from experiments.figures import draw_replay
-from experiments.metrics import interval_table, requests_frame
-from experiments.replay import ReplayRun
+from experiments.metrics import interval_table, requests_table
+from experiments.replay import BatchSink, ReplayRun
 from experiments.scenario import Scenario
+from experiments.tally import Judgement
+from experiments.timeline import log_frames
 from simulator.errors import InputError
 from simulator.files import plan_to_dict
-from simulator.results import Rental
-from simulator.workload import Trace
+from simulator.results import Rental, RequestTable, RunSummary
+from traces.source import Survey
 
 MARKER = "run.json"  # what makes a folder a run directory of ours
 
@@ -68,25 +73,17 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
 
 
 def versions() -> dict[str, str]:
-    names = ("tokenfleet", "simpy", "numpy", "scipy", "pandas", "pyarrow", "pyomo", "highspy")
+    names = ("tokenfleet", "simpy", "numpy", "numba", "scipy", "pandas", "pyarrow", "pyomo", "highspy")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def trace_digest(trace: Trace) -> str:
-    """SHA-256 over the columns of a trace."""
-    digest = hashlib.sha256(json.dumps(trace.sources).encode())
-    for column in (trace.arrival_s, trace.source, trace.input_tokens, trace.output_tokens):
-        digest.update(np.ascontiguousarray(column).tobytes())
-    return digest.hexdigest()
-
-
 def specification(
-    scenario: Scenario, trace: Trace, trace_names: Sequence[str], options: Mapping[str, object]
+    scenario: Scenario, survey: Survey, trace_names: Sequence[str], options: Mapping[str, object]
 ) -> dict[str, Any]:
     """What was run: enough to run it again. `content_hash` names it."""
     content: dict[str, Any] = {
         "scenario": scenario.file.model_dump(mode="json"),
-        "trace": {"names": list(trace_names), "requests": len(trace), "sha256": trace_digest(trace)},
+        "trace": {"names": list(trace_names), "requests": survey.requests, "sha256": survey.sha256},
         "options": dict(options),
     }
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -98,50 +95,83 @@ def specification(
     }
 
 
-def write_replay(
-    folder: Path, scenario: Scenario, trace: Trace, runs: Sequence[ReplayRun], run_specification: Mapping[str, object]
-) -> list[str]:
-    """Write everything of a replay into `folder`; return the names of the figures.
+class ReplayWriter:
+    """Writes a replay into a folder: requests while it runs, a row group per batch, and the rest at its end.
 
-    `timing.json` holds what depends on the machine; all other files are the same, byte for byte, for the same
-    specification.
+    `timing.json` holds what depends on the machine and the engine; all other files are the same, byte for byte, for the
+    same specification.
     """
-    (folder / MARKER).write_text(to_json(run_specification), "utf-8")
-    (folder / "summary.json").write_text(to_json({"runs": [run.summary for run in runs]}), "utf-8")
-    timing = [{"policy": run.policy, "seed": run.seed, **asdict(run.machine)} for run in runs]
-    (folder / "timing.json").write_text(to_json({"runs": timing}), "utf-8")
-    sources = np.array(trace.sources, dtype=object)[trace.source]
-    requests = [
-        requests_frame(scenario, run.result, run.judgement, sources).assign(policy=run.policy, seed=run.seed)
-        for run in runs
-    ]
-    intervals = [
-        interval_table(scenario, run.result, run.judgement, run.interval_s).assign(policy=run.policy, seed=run.seed)
-        for run in runs
-    ]
-    rentals = [_rentals_frame(run).assign(policy=run.policy, seed=run.seed) for run in runs]
-    for name, frames in (("requests", requests), ("intervals", intervals), ("rentals", rentals)):
-        pd.concat(frames, ignore_index=True).to_parquet(folder / f"{name}.parquet", index=False)
-    for number, run in enumerate(runs):
-        plans = folder / "plans" / f"{number}-{_file_name(run.policy)}"
-        plans.mkdir(parents=True)
-        for time_s, plan in run.result.plans:
-            document = {**plan_to_dict(plan), "seconds": None}  # machine time stands in timing.json
-            name = f"{int(time_s):07d}s" if time_s == int(time_s) else f"{time_s:011.3f}s"
-            (plans / f"{name}.json").write_text(to_json(document), "utf-8")
-    return [path.name for path in draw_replay(scenario, runs, folder)]
+
+    def __init__(self, folder: Path, sources: Sequence[str]) -> None:
+        self._folder = folder
+        self._sources = pa.array(sources, type=pa.string())
+        self._files: dict[str, pq.ParquetWriter] = {}
+
+    def __enter__(self) -> "ReplayWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def sink(self, policy: str, seed: int) -> BatchSink:
+        """What takes the batches of one run."""
+
+        def write(batch: RequestTable, judgement: Judgement, sources: npt.NDArray[np.int32]) -> None:
+            self._append("requests", requests_table(batch, judgement, self._sources.take(sources)), policy, seed)
+
+        return write
+
+    def _append(self, name: str, table: pa.Table, policy: str, seed: int) -> None:
+        table = table.append_column("policy", pa.array([policy] * len(table), type=pa.string()))
+        table = table.append_column("seed", pa.array(np.full(len(table), seed)))
+        if name not in self._files:
+            self._files[name] = pq.ParquetWriter(self._folder / f"{name}.parquet", table.schema)
+        self._files[name].write_table(table, row_group_size=max(len(table), 1))
+
+    def finish(
+        self, scenario: Scenario, runs: Sequence[ReplayRun], run_specification: Mapping[str, object]
+    ) -> list[str]:
+        """Write everything else; return the names of the figures."""
+        folder = self._folder
+        (folder / MARKER).write_text(to_json(run_specification), "utf-8")
+        (folder / "summary.json").write_text(to_json({"runs": [run.summary for run in runs]}), "utf-8")
+        timing = [{"policy": run.policy, "seed": run.seed, **asdict(run.machine)} for run in runs]
+        (folder / "timing.json").write_text(to_json({"runs": timing}), "utf-8")
+        for run in runs:
+            for name, frame in (
+                ("intervals", interval_table(scenario, run.tally)),
+                ("rentals", _rentals_frame(run.result)),
+                *_log_frames(run.result),
+            ):
+                self._append(name, pa.Table.from_pandas(frame, preserve_index=False), run.policy, run.seed)
+        for number, run in enumerate(runs):
+            _write_plans(folder / "plans" / f"{number}-{_file_name(run.policy)}", run.result)
+        return [path.name for path in draw_replay(scenario, runs, folder)]
+
+
+def _write_plans(folder: Path, run: RunSummary) -> None:
+    folder.mkdir(parents=True)
+    for time_s, plan in run.plans:
+        document = {**plan_to_dict(plan), "seconds": None}  # machine time stands in timing.json
+        name = f"{int(time_s):07d}s" if time_s == int(time_s) else f"{time_s:011.3f}s"
+        (folder / f"{name}.json").write_text(to_json(document), "utf-8")
+
+
+def _log_frames(run: RunSummary) -> list[tuple[str, pd.DataFrame]]:
+    if run.log is None:
+        return []
+    segments, events = log_frames(run.log)
+    return [("segments", segments), ("events", events)]
 
 
 def _file_name(policy: str) -> str:
     return "".join(character if character.isalnum() or character in "+-." else "_" for character in policy)
 
 
-def _rentals_frame(run: ReplayRun) -> pd.DataFrame:
+def _rentals_frame(run: RunSummary) -> pd.DataFrame:
     columns = [field.name for field in fields(Rental)]
-    frame = pd.DataFrame([asdict(rental) for rental in run.result.rentals], columns=columns)
-    keys = run.result.requests.deployments
-    frame.insert(1, "model", [keys[d][0] for d in frame["deployment"]])
-    frame.insert(2, "tier", [keys[d][1] for d in frame["deployment"]])
-    frame.insert(3, "tensor_parallel", [keys[d][2] for d in frame["deployment"]])
-    frame.insert(4, "pipeline_parallel", [keys[d][3] for d in frame["deployment"]])
+    frame = pd.DataFrame([asdict(rental) for rental in run.rentals], columns=columns)
+    for place, name in enumerate(("model", "tier", "tensor_parallel", "pipeline_parallel")):
+        frame.insert(1 + place, name, [run.deployments[d][place] for d in frame["deployment"]])
     return frame.drop(columns="deployment")

@@ -9,18 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from experiments.demand import expected_demand
 from experiments.planner import build_problem
-from experiments.replay import reality_of, replay_plan
+from experiments.replay import Arriving, ReplayOptions, reality_of, replay_plan
 from experiments.scenario import Scenario
 from policies.judged import judged_plan
 from policies.routing import route
+from simulator.engine import ChosenEngine, choose_engine
 from simulator.plan import Plan, plan_arrays, plan_cost_usd
 from simulator.policy import Policy, StoppingRule
 from simulator.problem import PlanningProblem
-from simulator.workload import Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +63,20 @@ def analytic_point(problem: PlanningProblem, plan: Plan, factor: float) -> dict[
     }
 
 
-def simulated_point(scenario: Scenario, trace: Trace, plan: Plan, factor: float, seed: int) -> dict[str, Any]:
+def simulated_point(
+    scenario: Scenario, arriving: Arriving, plan: Plan, factor: float, seed: int, engine: ChosenEngine
+) -> dict[str, Any]:
     """The plan with its own routing in a world that is worse by the factor."""
     reality = reality_of(scenario, delay_factor=factor, error_factor=factor)
-    run = replay_plan(scenario, trace, plan, interval_s=300.0, seed=seed, reality=reality)
-    requests = run.result.requests
+    options = ReplayOptions(interval_s=300.0, seed=seed, engine=engine, reality=reality)
+    run = replay_plan(scenario, arriving, plan, options)
+    arrived = run.tally.count("arrived")
     return {
         "cost_usd": run.summary["cost_usd"],
         "cost_parts_usd": run.summary["cost_parts_usd"],
-        "arrived": len(requests),
-        "violation_share": float(np.mean(run.judgement.violated)),
-        "unserved_share": float(np.mean(~requests.served)),
+        "arrived": arrived,
+        "violation_share": run.tally.count("slo_violations") / arrived if arrived else 0.0,
+        "unserved_share": (arrived - run.tally.count("served")) / arrived if arrived else 0.0,
         "e2e_s": run.summary["e2e_s"],
         "type_intervals": run.summary["type_intervals"],
         "type_intervals_delay_broken": run.summary["type_intervals_delay_broken"],
@@ -91,23 +92,24 @@ def stress(
     stop: StoppingRule,
     seed: int,
     scenario: Scenario | None = None,
-    trace: Trace | None = None,
+    arriving: Arriving | None = None,
+    engine: ChosenEngine | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> list[StressPoint]:
     """Evaluate every policy's nominal plan at every factor.
 
     Parameters
     ----------
-    scenario, trace
-        The world to simulate in and its arrivals; without them only the analytic way is gone.
+    scenario, arriving, engine
+        The world to simulate in, its arrivals and what simulates; without them only the analytic way is gone.
     """
     points = []
     for p, policy in enumerate(policies):
         plan, _ = judged_plan(policy, problem, incumbent=None, stop=stop, seed=seed)
         for f, factor in enumerate(factors):
             simulated = None
-            if scenario is not None and trace is not None:
-                simulated = simulated_point(scenario, trace, plan, factor, seed)
+            if scenario is not None and arriving is not None:
+                simulated = simulated_point(scenario, arriving, plan, factor, seed, engine or choose_engine())
             points.append(
                 StressPoint(
                     policy=policy.name,

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from simulator.errors import RunError
-from simulator.extension import Router, name_of
+from simulator.extension import Router, ask_router
 from simulator.fleet import RentedReplica
 
 Balancer = Callable[[Sequence[RentedReplica], int, float, int, int], RentedReplica]
@@ -72,11 +71,6 @@ def balancer_of(choice: str | Router) -> Balancer:
     def routed_by_user(ready: Sequence[RentedReplica], routed: int, uniform: float, h: int, f: int) -> RentedReplica:
         outstanding = np.array([replica.service.outstanding_tokens for replica in ready], dtype=np.int64)
         held = np.array([replica.service.held for replica in ready], dtype=np.int64)
-        index = router(outstanding, held, routed, uniform, h, f)
-        if not 0 <= index < len(ready):
-            raise RunError(
-                f"router {name_of(router)}: chose replica {index} of {len(ready)}, expected 0 or more and less"
-            )
-        return ready[index]
+        return ready[ask_router(router, outstanding, held, routed, uniform, h, f)]
 
     return routed_by_user

@@ -36,6 +36,10 @@ be changed; `routed` counts the requests sent to the deployment before this one,
 number in [0, 1)."""
 
 
+RAISED = -(2**62)
+"""What an admission rule in the kernel gives that raises."""
+
+
 @dataclass(frozen=True, slots=True)
 class CustomStep:
     """A user's step time with the coefficients of a deployment."""
@@ -49,10 +53,12 @@ class CustomStep:
         Raises
         ------
         RunError
-            If the function gives a time that is none.
+            If the function raises or gives a time that is none.
         """
         cost = self.cost
-        time_s = self.function(
+        time_s: float = _ask(
+            "step time",
+            self.function,
             prefill_tokens,
             sequences,
             context_tokens,
@@ -67,6 +73,37 @@ class CustomStep:
                 f"{sequences} sequences and {context_tokens} context tokens, expected 0 or more"
             )
         return max(1, round(time_s * TICKS_PER_S))
+
+
+def ask_admission(function: Admission, prompt: int, room: int, budget: int, sequences: int, waiting: int) -> int:
+    """Ask a user's rule; RunError if it raises."""
+    tokens: int = _ask("admission", function, prompt, room, budget, sequences, waiting)
+    return tokens
+
+
+def ask_router(
+    function: Router,
+    outstanding_tokens: npt.NDArray[np.int64],
+    held: npt.NDArray[np.int64],
+    routed: int,
+    uniform: float,
+    input_tokens: int,
+    output_tokens: int,
+) -> int:
+    """Ask a user's router; RunError if it raises or chooses a replica that there is not."""
+    index: int = _ask("router", function, outstanding_tokens, held, routed, uniform, input_tokens, output_tokens)
+    if not 0 <= index < len(held):
+        raise RunError(
+            f"router {name_of(function)}: chose replica {index} of {len(held)}, expected 0 or more and less than that"
+        )
+    return index
+
+
+def _ask(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except Exception as error:
+        raise RunError(f"{what} {name_of(function)}: raised {type(error).__name__}: {error}") from error
 
 
 def name_of(function: Callable[..., object]) -> str:
@@ -112,18 +149,36 @@ def _address(function: Callable[..., Any], signature: str, wrap: Callable[[Any],
     return address
 
 
+# A C function cannot raise: it gives what the kernel takes for a fault, and the driver then asks again in Python.
+
+
 def _as_step_time(function: Any) -> Any:
-    return lambda p, n, c, a, b, d, e: float(function(p, n, c, a, b, d, e))
+    def step_time(p, n, c, a, b, d, e):  # type: ignore[no-untyped-def]
+        try:
+            return float(function(p, n, c, a, b, d, e))
+        except Exception:
+            return np.nan
+
+    return step_time
 
 
 def _as_admission(function: Any) -> Any:
-    return lambda prompt, room, budget, sequences, waiting: function(prompt, room, budget, sequences, waiting)
+    def admit(prompt, room, budget, sequences, waiting):  # type: ignore[no-untyped-def]
+        try:
+            return function(prompt, room, budget, sequences, waiting)
+        except Exception:
+            return RAISED
+
+    return admit
 
 
 def _as_router(function: Any) -> Any:
     import numba
 
     def choose(outstanding, held, count, routed, uniform, h, f):  # type: ignore[no-untyped-def]
-        return function(numba.carray(outstanding, count), numba.carray(held, count), routed, uniform, h, f)
+        try:
+            return function(numba.carray(outstanding, count), numba.carray(held, count), routed, uniform, h, f)
+        except Exception:
+            return -1
 
     return choose

@@ -32,6 +32,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from simulator.extension import RAISED as ADMISSION_RAISED
 from simulator.outcome import Outcome
 from simulator.replica import NEVER as NEVER_TICK
 from simulator.rng import GOLDEN_GAMMA, MIX_1, MIX_2, UNIT
@@ -42,6 +43,7 @@ NEVER = np.int64(NEVER_TICK)
 FAR = np.int64(2**63 - 1)  # the next tick of a replica that has none
 BEYOND = 2.0**62  # ticks that no run reaches
 NOBODY = -1
+RAISED = np.int64(ADMISSION_RAISED)
 
 SLOT = np.dtype(
     [
@@ -146,12 +148,11 @@ PRESENT, SINCE, INTEGRAL, EVENTS, KERNEL_EVENTS, LAST_LEAVE = 6, 7, 8, 9, 10, 11
 STRANDED, DRAINED, SEGMENTS, LIFE_EVENTS, LOGGING = 12, 13, 14, 15, 16
 BALANCER, ROUTER_ADDRESS, ADMISSION_ADDRESS, STEP_ADDRESS = 17, 18, 19, 20
 ROUTE_KEY, BALANCE_KEY, TREE_LEAVES = 21, 22, 23
-FAULT_ROW, FAULT_1, FAULT_2, FAULT_3 = 24, 25, 26, 27
-FREE, DONE = 28, 29
-COUNTERS = 30
+FREE, DONE, FAULT, FAULT_ROW, FAULT_ARGUMENTS = 24, 25, 26, 27, 28  # up to five arguments
+COUNTERS = FAULT_ARGUMENTS + 5
 
 # What `advance` returns.
-REACHED, NEED_CHUNK, NEED_HEAP, NEED_LOG, NEED_STRANDED, NEED_SLOTS, BAD_STEP, BAD_ROUTER = range(8)
+REACHED, NEED_CHUNK, NEED_HEAP, NEED_LOG, NEED_STRANDED, NEED_SLOTS, BAD_STEP, BAD_ADMISSION, BAD_ROUTER = range(9)
 
 LEAST_TOKENS, LEAST_REQUESTS, ROUND_ROBIN, RANDOM, POWER_OF_TWO, CUSTOM = 0, 1, 2, 3, 4, 5
 BALANCER_CODES = {
@@ -573,8 +574,20 @@ def preempt(s, row, now, capacity):
 
 
 @inlined
+def blame(s, row, fault, one, two, three, four, five):
+    """Keep the arguments of a function of the user that gave what cannot be, or raised."""
+    counters = s.counters
+    counters[FAULT], counters[FAULT_ROW] = fault, row
+    counters[FAULT_ARGUMENTS] = one
+    counters[FAULT_ARGUMENTS + 1] = two
+    counters[FAULT_ARGUMENTS + 2] = three
+    counters[FAULT_ARGUMENTS + 3] = four
+    counters[FAULT_ARGUMENTS + 4] = five
+
+
+@inlined
 def admit(s, row, now, spec, prefill):
-    """Admit from the head of the queue; the prefill tokens of the step."""
+    """Admit from the head of the queue; the prefill tokens of the step, `RAISED` if the user's rule raised."""
     replica = s.rows[row]
     serving = np.int64(replica.serving)
     room = spec.kv_capacity - replica.context - replica.reserved - serving
@@ -588,7 +601,11 @@ def admit(s, row, now, spec, prefill):
             break
         tokens = min(prompt, budget)
         if custom != 0:
-            tokens = min(prompt, call_admission(custom, prompt, room, budget, serving, np.int64(replica.queued)))
+            queued = np.int64(replica.queued)
+            tokens = min(prompt, call_admission(custom, prompt, room, budget, serving, queued))
+            if tokens == RAISED:
+                blame(s, row, BAD_ADMISSION, prompt, room, budget, serving, queued)
+                return RAISED
             if tokens < 0:
                 break
         pop_queue(s, row)
@@ -635,8 +652,7 @@ def start_segment(s, row, now, spec, prefill, uniform):
         )
         ticks = time_s * TICKS
         if not 0.0 <= ticks < BEYOND:
-            s.counters[FAULT_ROW] = row
-            s.counters[FAULT_1], s.counters[FAULT_2], s.counters[FAULT_3] = prefill, serving, context
+            blame(s, row, BAD_STEP, prefill, serving, context, 0, 0)
             return False
         first = max(np.int64(1), np.int64(np.rint(ticks)))
         tick = now + first
@@ -681,7 +697,7 @@ def uniform_steps(s, row, spec, prefill):
 
 @inlined
 def boundary_batching(s, row, now, spec):
-    """See `simulator.replica.BatchingReplica.boundary`; False if the user's step time is none."""
+    """See `simulator.replica.BatchingReplica.boundary`; False if a function of the user errs."""
     replica = s.rows[row]
     held = replica.held
     if replica.stepping:
@@ -701,6 +717,8 @@ def boundary_batching(s, row, now, spec):
             replica.partial = NOBODY
     if not preempted:
         prefill = admit(s, row, now, spec, prefill)
+        if prefill == RAISED:
+            return False
     if preempted or replica.completing_head >= 0:
         uniform = False
     if replica.partial >= 0 and prefill != max(np.int64(0), spec.budget - replica.serving):
@@ -852,7 +870,7 @@ def route(s, seat, now):
     if deployment.ready_count > 1:
         position = choose(s, index, slot.request, inputs, outputs)
         if position < 0:
-            s.counters[FAULT_ROW] = index
+            blame(s, index, BAD_ROUTER, ticket_of(s, seat), 0, 0, 0, 0)
             return False
     row = s.ready[deployment.ready_offset + position]
     slot.replica = s.rows[row].number
@@ -939,7 +957,7 @@ def advance(s, limit):
         if spec.static:
             boundary_static(s, row, tick, spec)
         elif not boundary_batching(s, row, tick, spec):
-            return BAD_STEP
+            return counters[FAULT]
         if replica.draining and replica.held == 0:
             s.drained[counters[DRAINED], 0] = row
             s.drained[counters[DRAINED], 1] = tick
@@ -964,6 +982,8 @@ def settle(s, row, now):
         steps = steps_until(first, growth, replica.segment_steps, now - replica.segment_start) - 1
     s.counters[EVENTS] += steps
     end_segment(s, row, now, steps)
+    if replica.partial >= 0 and steps > 0:
+        replica.partial_left -= replica.prefill  # of the step that runs, as at the start of any segment
     peak = replica.context + replica.reserved + replica.serving  # the step that runs has its tokens' place already
     replica.kv_peak = max(replica.kv_peak, peak)
     replica.segment_start += elapsed_ticks(first, growth, steps)

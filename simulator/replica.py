@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from simulator.delay.port import StepTicks
-from simulator.extension import Admission, CustomStep
+from simulator.extension import Admission, CustomStep, ask_admission
 from simulator.tokenlog import BETWEEN_STEPS, LifeEvent, Recorder
 
 NEVER = -(2**63)  # tick of something that did not happen; written as null, never as a number
@@ -367,7 +367,7 @@ class BatchingReplica:
                 break
             tokens = min(prompt, budget)
             if admission is not None:
-                tokens = min(prompt, admission(prompt, room, budget, sequences, len(self._waiting)))
+                tokens = min(prompt, ask_admission(admission, prompt, room, budget, sequences, len(self._waiting)))
                 if tokens < 0:
                     break
             self._waiting.popleft()

@@ -147,8 +147,9 @@ class Engine(ABC):
         return self.env.timeout(to_ticks(delay_s))
 
     def replan(self) -> None:
-        """Ask the controller for a plan now and move to it."""
-        self._replan(self._now)
+        """Ask the controller for a plan now and move to it; nothing happens after the horizon."""
+        if not self._closed:
+            self._replan(self._now)
 
     def fail(self, replica: RentedReplica) -> None:
         """Let a replica fail now; nothing happens unless it is ready or draining."""

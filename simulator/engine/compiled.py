@@ -18,14 +18,16 @@ import numpy.typing as npt
 import simpy
 
 from simulator import kernel
+from simulator.balancer import balancer_of
 from simulator.engine.base import Engine
 from simulator.engine.port import Observation, Priority, Workload
 from simulator.errors import InputError, RunError
-from simulator.extension import CustomStep, address_of_admission, address_of_router, address_of_step_time, name_of
-from simulator.fleet import ReplicaState
+from simulator.extension import address_of_admission, address_of_router, address_of_step_time, ask_admission
+from simulator.fleet import RentedReplica, ReplicaState
 from simulator.outcome import Outcome
 from simulator.replica import NEVER, Discipline, ReplicaSpec
 from simulator.results import BATCH_REQUESTS, COLUMN_TYPES, RequestTable
+from simulator.rng import draws
 from simulator.tokenlog import EVENT_COLUMNS, SEGMENT_COLUMNS, TokenLog
 
 MAX_REQUESTS = 2**31 - 1
@@ -81,6 +83,7 @@ class KernelReplica:
 
     @property
     def kv_peak_tokens(self) -> int:
+        self._engine.settle(self)
         return self._field("kv_peak")
 
     @property
@@ -89,6 +92,7 @@ class KernelReplica:
 
     @property
     def steps(self) -> int:
+        self._engine.settle(self)
         return self._field("steps")
 
     def evict(self, now: int) -> list[int]:
@@ -127,7 +131,7 @@ class CompiledEngine(Engine):
         self._services: list[KernelReplica | None] = []  # by row
         self._free_rows: list[int] = []
         self._heap_used = 0
-        self._custom_steps: dict[int, CustomStep] = {}  # by deployment
+        self._specs: dict[int, ReplicaSpec] = {}  # by deployment
         self._synced = -1
         self._recent: deque[Workload] = deque()  # chunks with requests that were not given away
         self._recent_first = 0
@@ -206,6 +210,7 @@ class CompiledEngine(Engine):
                 specs=_grown(self.state.specs, size),
                 deployments=_grown(self.state.deployments, size),
             )
+        self._specs[deployment] = spec
         entry = self.state.specs[deployment]
         entry["static"] = spec.discipline is Discipline.STATIC
         entry["base"], entry["prefill"] = spec.step.base, spec.step.prefill_per_token
@@ -221,7 +226,6 @@ class CompiledEngine(Engine):
             cost = spec.step_time.cost
             entry["base_s"], entry["prefill_s"] = cost.base_s, cost.prefill_s_per_token
             entry["decode_s"], entry["context_s"] = cost.decode_s_per_sequence, cost.context_s_per_token
-            self._custom_steps[deployment] = spec.step_time
             counters[kernel.STEP_ADDRESS] = address_of_step_time(spec.step_time.function)
         if spec.admission is not None:
             counters[kernel.ADMISSION_ADDRESS] = address_of_admission(spec.admission)
@@ -269,16 +273,24 @@ class CompiledEngine(Engine):
             self._blame(code)
 
     def _blame(self, code: int) -> None:
-        """Say which function of the user gave what cannot be."""
-        counters = self.state.counters
-        if code == kernel.BAD_STEP:
-            deployment = int(self.state.rows[counters[kernel.FAULT_ROW]]["deployment"])
-            arguments = counters[[kernel.FAULT_1, kernel.FAULT_2, kernel.FAULT_3]].tolist()
-            self._custom_steps[deployment].ticks(*arguments)  # raises
-        count = int(self.state.deployments[counters[kernel.FAULT_ROW]]["ready_count"])
-        router = self._settings.balancer
-        assert not isinstance(router, str)
-        raise RunError(f"router {name_of(router)}: chose no replica of {count}, expected 0 or more and less than that")
+        """Call a function of the user again that gave what cannot be, so that it raises."""
+        state, at = self.state, kernel.FAULT_ARGUMENTS
+        row = int(state.counters[kernel.FAULT_ROW])
+        arguments = state.counters[at : at + 5].tolist()
+        if code == kernel.BAD_ROUTER:
+            deployment = self.fleet.deployments[row]
+            slot = state.slots[arguments[0] & SEAT]
+            router = balancer_of(self._settings.balancer)
+            uniform = float(draws(self._balance_key, int(slot["request"]), 1)[0])
+            routed = int(state.deployments[row]["routed"]) - 1
+            router(deployment.ready, routed, uniform, int(slot["input"]), int(slot["output"]))
+        else:
+            spec = self._specs[int(state.rows[row]["deployment"])]
+            if code == kernel.BAD_STEP and spec.step_time is not None:
+                spec.step_time.ticks(*arguments[:3])
+            elif spec.admission is not None:
+                ask_admission(spec.admission, *arguments)
+        raise RunError("a function of yours gave what cannot be, and another answer when asked again")
 
     def _take_chunk(self) -> None:
         counters = self.state.counters
@@ -386,9 +398,15 @@ class CompiledEngine(Engine):
         assert service.row is not None
         return service.row
 
-    def _end(self, replica: Any, tick: int) -> None:
-        if replica.service.row is not None:
-            kernel.settle(self.state, replica.service.row, tick)
+    def settle(self, service: KernelReplica) -> None:
+        """Bring the counters of a replica, which may be in the middle of a segment, up to the present."""
+        if service.row is not None:
+            self._move_log(0)
+            kernel.settle(self.state, service.row, self._now)
+
+    def _end(self, replica: RentedReplica, tick: int) -> None:
+        assert isinstance(replica.service, KernelReplica)
+        self.settle(replica.service)
         super()._end(replica, tick)
 
     def evict(self, service: KernelReplica, now: int) -> list[int]:
@@ -455,8 +473,8 @@ class CompiledEngine(Engine):
         while stop - self._given_requests >= (1 if flush else BATCH_REQUESTS):
             first = self._given_requests
             columns = self._take(min(BATCH_REQUESTS, stop - first))
-            early = columns["first_token_tick"] > self._now  # the static world knows it in advance
-            columns["first_token_tick"][early] = NEVER
+            if flush:  # the static world knows the first token in advance
+                columns["first_token_tick"][columns["first_token_tick"] > self._now] = NEVER
             yield RequestTable(
                 types=self.types,
                 deployments=tuple(deployment.key for deployment in self.fleet.deployments),
