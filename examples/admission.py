@@ -5,7 +5,5 @@ from numba import njit
 
 @njit
 def batch_by_batch(prompt_tokens, free_kv_tokens, budget_tokens, sequences, waiting):
-    """Admit nobody until the whole batch has finished, then as many as one step's token budget takes."""
-    if sequences > 0 or budget_tokens <= 0:
-        return -1
-    return min(prompt_tokens, budget_tokens)
+    """Admit nobody until the whole batch has finished, then all that wait, whatever the token budget says."""
+    return prompt_tokens if sequences == 0 else -1

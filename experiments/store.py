@@ -6,7 +6,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,7 @@ from experiments.tally import Judgement
 from experiments.timeline import log_frames
 from simulator.errors import InputError
 from simulator.files import plan_to_dict
-from simulator.results import Rental, RequestTable, RunSummary
+from simulator.results import BATCH_REQUESTS, Rental, RequestTable, RunSummary
 from traces.source import Survey
 
 MARKER = "run.json"  # what makes a folder a run directory of ours
@@ -40,12 +40,15 @@ def to_json(value: object) -> str:
 def run_directory(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a temporary folder that becomes `path` if the block succeeds; a killed run leaves no half result there.
 
+    If the block fails, the temporary folder goes, and so do the parents of `path` that were made for it.
+
     Raises
     ------
     InputError
         If `path` exists and is no run directory, or is one and `overwrite` is not set, or cannot be made.
     """
     refuse_existing(path, overwrite=overwrite)
+    made = [parent for parent in path.parents if not parent.exists()]  # the deepest first
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.partial-"))
@@ -59,6 +62,9 @@ def run_directory(path: Path, *, overwrite: bool) -> Iterator[Path]:
         temporary.rename(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):  # somebody else may have put something there
+                parent.rmdir()
         raise
 
 
@@ -127,7 +133,7 @@ class ReplayWriter:
         table = table.append_column("seed", pa.array(np.full(len(table), seed)))
         if name not in self._files:
             self._files[name] = pq.ParquetWriter(self._folder / f"{name}.parquet", table.schema)
-        self._files[name].write_table(table, row_group_size=max(len(table), 1))
+        self._files[name].write_table(table, row_group_size=BATCH_REQUESTS)
 
     def finish(
         self, scenario: Scenario, runs: Sequence[ReplayRun], run_specification: Mapping[str, object]

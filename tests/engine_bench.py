@@ -1,25 +1,30 @@
-"""A bench for the reference engine: tiny fleets, scripted plans, and second opinions on both disciplines.
+"""A bench for the engines: tiny fleets, scripted plans, and second opinions on both disciplines.
 
-Times are ticks throughout. Tests choose coefficients of a few ticks, so that results can be had by hand.
+Times are ticks throughout. Tests choose coefficients of a few ticks, so that results can be had by hand. `run` lets
+both engines do everything and holds them together, so that whatever a test says of a run it says of both.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-import simulator.engine
+import simulator.engine.base
 from simulator.delay.port import StepTicks
-from simulator.engine import EngineSettings, Past, ReferenceEngine, Workload
+from simulator.engine import ENGINES, Arrivals, Engine, EngineSettings, Observation, Workload, choose_engine
+from simulator.extension import Router
 from simulator.fleet import DeploymentKey, ReplicaOffer
 from simulator.outcome import Outcome
 from simulator.plan import Deployment, Plan, PlanStatus, Route
 from simulator.problem import Configuration
 from simulator.reality import OnFailure, Reality
 from simulator.replica import NEVER, Discipline, ReplicaSpec
-from simulator.results import RunResult
+from simulator.results import COLUMN_TYPES, RequestTable, RunResult, RunSummary, concatenate
 from simulator.ticks import TICKS_PER_S
+from simulator.tokenlog import TokenLog
 
 COLUMNS = ("outcome", "deployment", "replica", "start_tick", "first_token_tick", "finish_tick", "preemptions")
 LONG = 10**6  # ticks; longer than any run by hand
@@ -113,13 +118,17 @@ class Script:
     """A controller that gives the plans in turn, the last one for ever, and keeps what it was shown."""
 
     plans: Sequence[Plan]
-    pasts: list[Past] = field(default_factory=list)
+    seen: list[Observation] = field(default_factory=list)
     incumbents: list[Plan | None] = field(default_factory=list)
 
-    def replan(self, past: Past, incumbent: Plan | None) -> Plan:
-        self.pasts.append(past)
+    def replan(self, seen: Observation, incumbent: Plan | None) -> Plan:
+        self.seen.append(seen)
         self.incumbents.append(incumbent)
-        return self.plans[min(len(self.pasts), len(self.plans)) - 1]
+        return self.plans[min(len(self.seen), len(self.plans)) - 1]
+
+
+Watcher = Callable[[Engine, list[Any]], Generator[Any, Any, Any]]
+"""A user process that may leave notes."""
 
 
 @dataclass
@@ -133,15 +142,20 @@ class Bench:
     interval: int = LONG
     horizon: int | None = None  # by default one tick after the last arrival
     grace: int = LONG
-    balancer: str = "least_outstanding_tokens"
+    balancer: str | Router = "least_outstanding_tokens"
     seed: int = 0
     reality: Reality = field(default_factory=Reality)
+    engine: str = "reference"
+    processes: Sequence[Watcher] = ()
+    token_log: bool = False
+    chunk: int | None = None  # arrivals at a time; by default they come as one workload
 
     def __post_init__(self) -> None:
         last = max((row[0] for row in self.rows), default=0)
         self.script = Script(self.plans)
-        self.engine = ReferenceEngine(
-            workload(self.rows, self.types),
+        self.notes: list[Any] = []
+        self.subject = choose_engine(self.engine).engine(
+            self._arrivals(),
             self.script,
             self._offer,
             EngineSettings(
@@ -150,9 +164,18 @@ class Bench:
                 grace_s=seconds(self.grace),
                 balancer=self.balancer,
                 seed=self.seed,
+                token_log=self.token_log,
             ),
             self.reality,
+            processes=[lambda engine, watcher=watcher: watcher(engine, self.notes) for watcher in self.processes],
         )
+
+    def _arrivals(self) -> Workload | Arrivals:
+        whole = workload(self.rows, self.types)
+        if self.chunk is None:
+            return whole
+        starts = range(0, len(whole), self.chunk)
+        return Arrivals(types=self.types, chunks=(whole.slice(k, k + self.chunk) for k in starts))
 
     def _offer(self, key: DeploymentKey) -> ReplicaOffer:
         if isinstance(self.offers, ReplicaSpec):
@@ -160,12 +183,90 @@ class Bench:
         return self.offers if isinstance(self.offers, ReplicaOffer) else self.offers[key[1]]
 
     def run(self) -> RunResult:
-        return self.engine.run()
+        return self.subject.run()
+
+    def story(self) -> "Story":
+        """Run, and keep all that the run shows to anybody."""
+        batches: list[RequestTable] = []
+        summary = self.subject.stream(batches.append)
+        requests = concatenate(batches, summary.types, summary.deployments)
+        return Story(self.engine, summary, requests, batches, self.script.seen, self.notes)
+
+
+@dataclass(frozen=True, eq=False)
+class Story:
+    """All that a run shows: to the caller, to the sink, to the controller, and to user processes."""
+
+    engine: str
+    summary: RunSummary
+    requests: RequestTable
+    batches: list[RequestTable]
+    seen: list[Observation]
+    notes: list[Any]
+
+    @property
+    def log(self) -> TokenLog:
+        assert self.summary.log is not None
+        return self.summary.log
+
+    @property
+    def result(self) -> RunResult:
+        names = self.summary.__dataclass_fields__
+        return RunResult(**{name: getattr(self.summary, name) for name in names}, requests=self.requests)
+
+
+def agreed(*args, **kwargs) -> Story:
+    """What both engines do with one bench; the arguments are those of `Bench` but for the engine."""
+    first, *others = [Bench(*args, **kwargs, engine=name).story() for name in reversed(ENGINES)]
+    for other in others:
+        hold_together(first, other)
+    return first
 
 
 def run(*args, **kwargs) -> RunResult:
-    """Run a bench; the arguments are those of `Bench`."""
-    return Bench(*args, **kwargs).run()
+    """Run a bench in both engines, which must agree to the bit; the arguments are those of `Bench`."""
+    return agreed(*args, **kwargs).result
+
+
+def hold_together(one: Story, other: Story) -> None:
+    """Everything that two engines show is the same, to the bit."""
+    engines = f"{one.engine} and {other.engine}"
+    for name in ("types", "deployments", "counts", "rentals", "plans", "end_s", "horizon_s", "events"):
+        assert getattr(one.summary, name) == getattr(other.summary, name), f"{engines}: {name}"
+    _same_requests(one.requests, other.requests, engines)
+    assert [len(batch) for batch in one.batches] == [len(batch) for batch in other.batches], f"{engines}: batches"
+    for mine, theirs in zip(one.batches, other.batches, strict=True):
+        assert mine.first_request == theirs.first_request
+        _same_requests(mine, theirs, f"{engines}, batch from {mine.first_request}")
+    assert len(one.seen) == len(other.seen), f"{engines}: observations"
+    for mine, theirs in zip(one.seen, other.seen, strict=True):
+        for name in Observation.__slots__:
+            np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name), f"{engines}: {name}")
+    assert one.notes == other.notes, f"{engines}: what user processes saw"
+    assert (one.summary.log is None) == (other.summary.log is None)
+    if one.summary.log is not None:
+        np.testing.assert_array_equal(one.log.events, other.log.events, f"{engines}: events of the log")
+        np.testing.assert_array_equal(single_steps(one.log), single_steps(other.log), f"{engines}: steps of the log")
+
+
+def _same_requests(one: RequestTable, other: RequestTable, engines: str) -> None:
+    for name, dtype in COLUMN_TYPES.items():
+        mine, theirs = getattr(one, name), getattr(other, name)
+        assert mine.dtype == theirs.dtype == dtype, name
+        assert mine.shape == theirs.shape, name
+        apart = np.flatnonzero(mine != theirs)
+        where = f"{engines}: {name} of {len(apart)} requests, the first is row {apart[:1]}: "
+        assert not len(apart), where + f"{mine[apart[:1]]}, {theirs[apart[:1]]}"
+
+
+def single_steps(log: TokenLog) -> npt.NDArray[np.int64]:
+    """Every step of a log on its own: replica, number, start, ticks, sequences, prefill tokens."""
+    steps = log.segments[:, 3]
+    replica, first_step, start, _, first, growth, sequences, prefill = log.segments.repeat(steps, axis=0).T
+    j = np.arange(steps.sum()) - (np.cumsum(steps) - steps).repeat(steps)
+    return np.array(
+        [replica, first_step + j, start + j * first + j * (j - 1) // 2 * growth, first + j * growth, sequences, prefill]
+    )
 
 
 def rentals(result: RunResult) -> list[tuple[int, int, int]]:
@@ -183,7 +284,7 @@ def outcomes(result: RunResult) -> list[Outcome]:
 
 def fail_at(monkeypatch, after_ready: Mapping[int, int], on_failure: OnFailure = OnFailure.REQUEUE) -> Reality:
     """Let the replicas of these numbers fail so many ticks after they become ready, and the others never."""
-    original = simulator.engine.stream
+    original = simulator.engine.base.stream
 
     class Draw:
         def __init__(self, time_s: float) -> None:
@@ -198,7 +299,7 @@ def fail_at(monkeypatch, after_ready: Mapping[int, int], on_failure: OnFailure =
         after = after_ready.get(int(name.removeprefix("failure/")))
         return Draw(1e9 if after is None else seconds(after))
 
-    monkeypatch.setattr(simulator.engine, "stream", stream)
+    monkeypatch.setattr(simulator.engine.base, "stream", stream)
     return Reality(failures_per_replica_h=1.0, on_failure=on_failure)
 
 

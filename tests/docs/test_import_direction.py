@@ -13,7 +13,9 @@ ALLOWED = {
     "experiments": {"experiments", "policies", "traces", "simulator"},
 }
 KEPT_TO = {
-    "simpy": {"simulator/engine.py"},
+    "simpy": {"simulator/engine/base.py", "simulator/engine/reference.py", "simulator/engine/compiled.py"},
+    "numba": {"simulator/kernel.py", "simulator/extension.py", "simulator/engine/compiled.py"},
+    "llvmlite": {"simulator/kernel.py"},
     "pyomo": {"policies/milp/model.py", "policies/milp/policy.py"},
     "highspy": {"policies/routing.py"},
 }

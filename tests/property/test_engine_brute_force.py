@@ -11,7 +11,7 @@ from simulator.balancer import BALANCERS
 from simulator.outcome import Outcome
 from simulator.reality import OnFailure, Reality
 from simulator.replica import NEVER, Discipline
-from simulator.rng import stream
+from simulator.rng import draw_key, draws
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import Request, batching, column, fits, offer, outcomes, plan, run, serve, static, ticks
 
@@ -145,7 +145,7 @@ def test_one_replica_that_fails_and_is_replaced(rows, spec, startup, extra, seed
 def test_choice_of_a_replica(balancer, rows, spec, replicas, seed):
     result = run(rows, [plan({"a": replicas})], spec, balancer=balancer, seed=seed)
     finish, chosen = column(result, "finish_tick"), column(result, "replica")
-    draws = stream(seed, "balancer").random(len(rows))
+    uniform = draws(draw_key(seed, "balancer"), 0, len(rows))
     for number, (arrival, _, _) in enumerate(rows):
         held = [[] for _ in range(replicas)]  # boundaries come after arrivals, so who finishes now is still there
         for other in range(number):
@@ -157,6 +157,6 @@ def test_choice_of_a_replica(balancer, rows, spec, replicas, seed):
                 "least_outstanding_tokens": min(range(replicas), key=lambda r: sum(held[r])),
                 "least_outstanding_requests": min(range(replicas), key=lambda r: len(held[r])),
                 "round_robin": number % replicas,
-                "random": int(draws[number] * replicas),
+                "random": int(uniform[number] * replicas),
             }[balancer]
         )

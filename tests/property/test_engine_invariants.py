@@ -7,15 +7,17 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from simulator.balancer import BALANCERS
+from simulator.engine import Observation
 from simulator.outcome import Outcome
 from simulator.plan import Plan
 from simulator.reality import OnFailure, Reality
 from simulator.replica import NEVER
-from simulator.rng import stream
+from simulator.rng import draw_key, draws
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import COLUMNS, LONG, Bench, batching, fits, offer, plan, rentals, run, static, ticks
 
 TYPES = ("p", "q")
+SUMS = tuple(name for name in Observation.__slots__ if name != "now_s")
 TIERS = ("a", "b", "c")
 COEFFICIENTS = st.integers(0, 2)
 SPECS = st.builds(
@@ -130,10 +132,10 @@ def test_replicas_keep_their_limits_and_end_after_they_start(scenario):
         served = (table.replica == rental.replica) & table.served
         assert ((table.finish_s[served] >= rental.ready_s) & (table.finish_s[served] <= rental.end_s)).all()
     assert sum(r.preemptions for r in result.rentals) == table.preemptions.sum()
-    for replica in bench.engine._fleet.replicas:  # nothing is left where everything has left
+    for replica in bench.subject.fleet.replicas:  # nothing is left where everything has left
         if replica.service.held == 0:
             assert (replica.service.outstanding_tokens, replica.service.next_tick) == (0, None)
-    assert sum(replica.service.held for replica in bench.engine._fleet.replicas) == result.count(Outcome.IN_FLIGHT)
+    assert sum(replica.service.held for replica in bench.subject.fleet.replicas) == result.count(Outcome.IN_FLIGHT)
     assert (table.outcome[table.replica < 0] != Outcome.SERVED).all()
     for row, outcome, deployment in zip(bench.rows, table.outcome, table.deployment, strict=True):
         if outcome in (Outcome.SERVED, Outcome.REJECTED_TOO_LARGE):
@@ -143,20 +145,40 @@ def test_replicas_keep_their_limits_and_end_after_they_start(scenario):
 
 @MANY
 @given(scenarios())
-def test_the_past_is_what_had_happened_and_no_more(scenario):
+def test_observations_are_what_had_happened_and_no_more(scenario):
     bench = scenario.bench()
     table = bench.run().requests
-    for number, past in enumerate(bench.script.pasts):
-        now = number * bench.interval
-        assert ticks(past.now_s) == now < bench.horizon
-        count = int((table.arrival_tick < now).sum())  # control precedes the arrivals and boundaries of its tick
-        finished = table.served[:count] & (table.finish_tick[:count] < now)
-        assert past.arrival_s.tolist() == table.arrival_s[:count].tolist()
-        assert past.query_type.tolist() == table.query_type[:count].tolist()
-        assert past.input_tokens.tolist() == table.input_tokens[:count].tolist()
-        assert past.finished.tolist() == finished.tolist()
-        assert past.output_tokens.tolist() == np.where(finished, table.output_tokens[:count], 0).tolist()
-    assert len(bench.script.pasts) == -(-bench.horizon // bench.interval)
+    h, f = table.input_tokens, table.output_tokens
+
+    def sums(chosen, *columns):
+        """Sums over the chosen requests of each type."""
+        of_type = [chosen & (table.query_type == kind) for kind in range(len(TYPES))]
+        return [[int(column[rows].sum()) for rows in of_type] for column in columns]
+
+    for number, seen in enumerate(bench.script.seen):
+        now, before = number * bench.interval, (number - 1) * bench.interval
+        assert ticks(seen.now_s) == now < bench.horizon
+        # Control precedes the arrivals and boundaries of its tick.
+        arrived = (before <= table.arrival_tick) & (table.arrival_tick < now)
+        finished = table.served & (before <= table.finish_tick) & (table.finish_tick < now)
+        assert [getattr(seen, name).tolist() for name in SUMS] == [
+            *sums(arrived, np.ones_like(h), h),
+            *sums(finished, np.ones_like(h), f, h * f, f * f),
+        ]
+    assert len(bench.script.seen) == -(-bench.horizon // bench.interval)
+
+
+@SOME
+@given(scenarios(grace=(0,)), st.integers(50, 200))
+def test_observations_together_are_the_whole_run(scenario, interval):
+    """Where all is over long before the horizon, every request and every answer is in one of them."""
+    last = max((row[0] for row in scenario.arguments["rows"]), default=0)
+    bench = Bench(**scenario.arguments | {"interval": interval, "horizon": last + 5000})
+    table = bench.run().requests
+    h, f = table.input_tokens, table.output_tokens
+    totals = [sum(getattr(seen, name).sum() for seen in bench.script.seen) for name in SUMS]
+    served = [column[table.served].sum() for column in (f, h * f, f * f)]
+    assert totals == [len(table), h.sum(), table.served.sum(), *served]
 
 
 @SOME
@@ -176,9 +198,9 @@ def test_a_fleet_that_does_not_fail_serves_whatever_its_plans_accept(scenario):
     bench = scenario.bench()
     result = bench.run()
     assert result.count(Outcome.FAILED) == result.count(Outcome.IN_FLIGHT) == 0
-    draws = stream(bench.seed, "router").random(len(bench.rows))
+    uniform = draws(draw_key(bench.seed, "router"), 0, len(bench.rows))
     unmet = [dict(p.unmet) for _, p in result.plans]
-    for row, draw, outcome in zip(bench.rows, draws, result.requests.outcome, strict=True):
+    for row, draw, outcome in zip(bench.rows, uniform, result.requests.outcome, strict=True):
         shares = [plan_unmet.get(TYPES[row[3]], 0.0) for plan_unmet in unmet]
         if draw < 1 - max(shares) - 1e-9:
             assert outcome != Outcome.REJECTED_UNMET

@@ -13,7 +13,7 @@ from experiments.planner import FixedController
 from simulator.batching import BatchingType, batching_problem
 from simulator.catalog import load_catalog
 from simulator.delay import ConstantDelay
-from simulator.engine import EngineSettings, ReferenceEngine, Workload
+from simulator.engine import EngineSettings, Workload, choose_engine
 from simulator.plan import Deployment, Plan, PlanStatus, Route
 from simulator.problem import Configuration, QueryType
 from simulator.reality import Reality
@@ -120,7 +120,7 @@ def planned_and_simulated(model, tier, n, inputs, outputs, *, load, random, toke
         token_budget=token_budget,
     )
     settings = EngineSettings(interval_s=1e6, horizon_s=arrival_s[-1] + 1, grace_s=3600.0)
-    result = ReferenceEngine(workload, FixedController(plan), world.offer, settings, Reality()).run()
+    result = choose_engine().engine(workload, FixedController(plan), world.offer, settings, Reality()).run()
     requests = result.requests
     assert requests.served.all()
     settled = slice(REQUESTS // 10, REQUESTS * 9 // 10)

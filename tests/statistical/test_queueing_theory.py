@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simulator.engine import EngineSettings, ReferenceEngine, Workload
+from simulator.engine import EngineSettings, Workload, choose_engine
 from simulator.reality import Reality
 from simulator.rng import stream
 from simulator.ticks import TICKS_PER_S, to_ticks_array
@@ -76,7 +76,7 @@ def sample(load, service=exponential, slots=1, replicas=1, balancer="least_outst
             interval_s=1e6, horizon_s=arrival_s[-1] + 1, grace_s=1e6, balancer=balancer, seed=seed
         )
         spec = static(slots=slots, decode=TICKS_PER_S // TOKENS_PER_S)
-        engine = ReferenceEngine(
+        engine = choose_engine().engine(
             workload, Script([plan({"a": replicas})]), lambda _, spec=spec: offer(spec), settings, Reality()
         )
         table = engine.run().requests

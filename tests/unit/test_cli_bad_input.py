@@ -88,7 +88,7 @@ def test_a_bad_row(refused, trace, rows, says):
         (HEADER, "line 2: expected at least one row after the header, found the end of the file"),
         (HEADER.replace("GeneratedTokens", "Output") + GOOD, "line 1: expected the columns TIMESTAMP,ContextTokens"),
         (HEADER.replace("GeneratedTokens", "Output") + GOOD, "unknown: 'Output'"),
-        ("a,b\n1,2\n", "line 1: expected the header of a known trace format (azure), found 'a,b'"),
+        ("a,b\n1,2\n", "line 1: expected the header of a known trace format (azure, tokenfleet), found 'a,b'"),
     ],
 )
 def test_a_bad_file(refused, trace, text, says):

@@ -3,10 +3,11 @@
 import pytest
 
 from simulator.engine import Priority
+from simulator.fleet import ReplicaState
 from simulator.outcome import Outcome
 from simulator.reality import OnFailure
 from simulator.replica import NEVER
-from tests.engine_bench import Bench, batching, column, fail_at, offer, outcomes, plan, run, static
+from tests.engine_bench import agreed, batching, column, fail_at, offer, outcomes, plan, run, static
 
 
 def test_arrivals_of_one_tick_share_a_prefill_step():
@@ -84,14 +85,13 @@ def test_step_that_ends_with_the_grace_period_gives_nothing():
 
 
 def test_user_processes_run_after_control_and_before_arrivals():
-    bench = Bench([(100, 1, 1)], [plan({"a": 1})], batching(), interval=50, horizon=150)
-    seen = []
+    """At 100 a second replica is rented and ready, one request finishes, and another arrives."""
 
-    def user(env):
-        yield env.timeout(100)
-        seen.append((len(bench.script.pasts), bench.engine._next_arrival))
+    def user(engine, notes):
+        yield engine.env.timeout(100)
+        notes.append([(replica.state, replica.service.held) for replica in engine.fleet.replicas])
 
-    bench.engine._env.process(user(bench.engine._env))
-    bench.run()
-    assert seen == [(3, 0)]
+    rows = [(90, 1, 1), (100, 1, 1)]
+    story = agreed(rows, [plan({"a": 1}), plan({"a": 2})], batching(), interval=100, horizon=150, processes=[user])
+    assert story.notes == [[(ReplicaState.READY, 1), (ReplicaState.READY, 0)]]
     assert list(Priority) == sorted(Priority)

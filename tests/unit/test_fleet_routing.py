@@ -8,7 +8,7 @@ import pytest
 from simulator.balancer import BALANCERS, power_of_two
 from simulator.fleet import RoutingTable
 from simulator.outcome import Outcome
-from simulator.rng import stream
+from simulator.rng import draw_key, draws
 from tests.engine_bench import COLUMNS, batching, column, offer, plan, run, static
 
 SIZE = 4000
@@ -96,15 +96,15 @@ class Fake:
 
 def test_power_of_two_takes_the_less_loaded_of_every_pair_equally_often():
     ready = [Fake(30), Fake(10), Fake(20)]
-    draws = (np.arange(9000) + 0.5) / 9000
-    chosen = [power_of_two(ready, 0, u).outstanding_tokens for u in draws]
+    uniform = (np.arange(9000) + 0.5) / 9000
+    chosen = [power_of_two(ready, 0, u, 1, 1).outstanding_tokens for u in uniform]
     counts = {load: chosen.count(load) / 9000 for load in (10, 20, 30)}
     assert counts == pytest.approx({10: 5 / 9, 20: 3 / 9, 30: 1 / 9}, abs=1e-3)
 
 
 def test_power_of_two_gives_ties_to_the_lowest_number():
     ready = [Fake(7), Fake(7)]
-    assert {id(power_of_two(ready, 0, u)) for u in (0.3, 0.6)} == {id(ready[0])}  # the pairs (0, 1) and (1, 0)
+    assert {id(power_of_two(ready, 0, u, 1, 1)) for u in (0.3, 0.6)} == {id(ready[0])}  # the pairs (0, 1) and (1, 0)
 
 
 @pytest.mark.parametrize("name", sorted(BALANCERS))
@@ -114,8 +114,8 @@ def test_balancers_stay_within_the_ready_replicas(name, size):
     for replica in ready:
         replica.held = 0
     last = np.nextafter(1.0, 0.0)
-    for uniform in (0.0, last, 1 - 1 / size, np.nextafter(1 / size, 0.0), *stream(0, name).random(50)):
-        assert BALANCERS[name](ready, 12345, float(uniform)) in ready
+    for uniform in (0.0, last, 1 - 1 / size, np.nextafter(1 / size, 0.0), *draws(draw_key(0, name), 0, 50)):
+        assert BALANCERS[name](ready, 12345, float(uniform), 3, 4) in ready
 
 
 def test_requests_too_large_for_one_deployment_are_served_by_another():

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from simulator.engine import ENGINES
 from simulator.outcome import Outcome
 from simulator.plan import Deployment
 from simulator.ticks import TICKS_PER_S
-from tests.engine_bench import Bench, column, offer, outcomes, plan, rentals, run, static
+from tests.engine_bench import Bench, agreed, column, offer, outcomes, plan, rentals, run, static
 
 A, B, C = (plan({tier: 1}) for tier in "abc")
 TWO = plan({"a": 2})
@@ -122,15 +123,15 @@ def test_replica_that_is_taken_back_has_its_old_place_among_the_ready():
 
 
 def test_same_plan_again_changes_nothing():
-    bench = Bench([(0, 0, 5)], [TWO], STATIC, interval=10, horizon=100)
-    result = bench.run()
-    assert len(bench.script.pasts) == 10
-    assert len(result.plans) == 1
-    assert len(result.rentals) == 2
+    story = agreed([(0, 0, 5)], [TWO], STATIC, interval=10, horizon=100)
+    assert len(story.seen) == 10
+    assert len(story.summary.plans) == 1
+    assert len(story.summary.rentals) == 2
 
 
-def test_plans_are_recorded_with_their_time_and_given_back_as_incumbents():
-    bench = Bench([(0, 0, 5)], [A, B, B, C], STATIC, interval=100, horizon=350)
+@pytest.mark.parametrize("name", ENGINES)
+def test_plans_are_recorded_with_their_time_and_given_back_as_incumbents(name):
+    bench = Bench([(0, 0, 5)], [A, B, B, C], STATIC, interval=100, horizon=350, engine=name)
     result = bench.run()
     assert [(moment * TICKS_PER_S, p) for moment, p in result.plans] == [(0, A), (100, B), (300, C)]
     assert bench.script.incumbents == [None, A, B, B]

@@ -8,26 +8,25 @@ import pytest
 from experiments.demand import EwmaForecast
 from experiments.metrics import (
     COST_PARTS,
-    Judgement,
     cost_by_interval,
     gpu_hours,
     gpus_by_tier,
     interval_edges,
     interval_table,
-    judge,
-    quantiles,
     summarise,
 )
-from experiments.replay import replay_policy
+from experiments.replay import ReplayOptions, replay_policy, survey
 from experiments.scenario import ForecastChoice, load_scenario
+from experiments.tally import Judgement, Tally, judge
 from policies.registry import make_policy
-from simulator.engine import Past
+from simulator.engine import Observation
 from simulator.outcome import Outcome
 from simulator.reality import Reality
 from simulator.replica import NEVER
-from simulator.results import Rental, RequestTable, RunResult
+from simulator.results import COLUMN_TYPES, Rental, RequestTable, RunResult
 from simulator.ticks import TICKS_PER_S
 from simulator.workload import Trace
+from traces.source import TraceInMemory
 
 # One GPU-hour costs 36 USD: a cent a second. Storing a GB costs 1e-4 USD a second.
 SCENARIO = """
@@ -100,7 +99,7 @@ def requests(*rows):
         input_tokens=np.array(columns[4], dtype=np.int64),
         output_tokens=np.array(columns[5], dtype=np.int64),
         outcome=np.array(columns[6], dtype=np.uint8),
-        deployment=np.array(columns[7], dtype=np.int32),
+        deployment=np.array(columns[7], dtype=np.int16),
         replica=np.zeros(len(rows), dtype=np.int32),
         start_tick=ticks(columns[1]),
         preemptions=np.zeros(len(rows), dtype=np.int32),
@@ -144,10 +143,31 @@ RENTALS = (
 )
 
 
+def part(table, start, stop):
+    """Some rows of a table, as the engine gives them: a batch."""
+    columns = {name: getattr(table, name)[start:stop] for name in COLUMN_TYPES}
+    return RequestTable(types=table.types, deployments=table.deployments, first_request=start, **columns)
+
+
+def tally_of(scenario, result, judgement=None, interval_s=300.0, batch=3):
+    """The tally of a run, taken in batches of so many requests."""
+    judgement = judgement or judge(scenario, result.requests, Reality())
+    tally = Tally(scenario, horizon_s=result.horizon_s, interval_s=interval_s)
+    for start in range(0, len(result.requests), batch):
+        rows = slice(start, start + batch)
+        some = Judgement(violated=judgement.violated[rows], error=judgement.error[rows])
+        tally.add(part(result.requests, start, start + batch), some)
+    return tally
+
+
 @pytest.fixture
 def result():
+    table = requests(*ROWS)
     return RunResult(
-        requests=requests(*ROWS),
+        requests=table,
+        types=table.types,
+        deployments=table.deployments,
+        counts={outcome: int((table.outcome == outcome).sum()) for outcome in Outcome},
         rentals=RENTALS,
         plans=(),
         end_s=640.0,
@@ -159,11 +179,11 @@ def result():
 
 class TestCost:
     def parts(self, scenario, result, interval_s=300.0):
-        return cost_by_interval(scenario, result, interval_edges(result, interval_s))
+        return cost_by_interval(scenario, result, tally_of(scenario, result, interval_s=interval_s))
 
-    def test_the_drain_belongs_to_the_last_interval(self, result):
-        assert interval_edges(result, 300.0).tolist() == [0.0, 300.0, 640.0]
-        assert interval_edges(result, 1000.0).tolist() == [0.0, 640.0]
+    @pytest.mark.parametrize(("interval_s", "edges"), [(300.0, [0.0, 300.0, 640.0]), (1000.0, [0.0, 640.0])])
+    def test_the_drain_belongs_to_the_last_interval(self, scenario, result, interval_s, edges):
+        assert interval_edges(result, tally_of(scenario, result, interval_s=interval_s).starts_s).tolist() == edges
 
     def test_rental_counts_from_the_order_start_up_included(self, scenario, result):
         """Cents a second: 1 for the first two, 2 for the pair, half a cent for the other tier."""
@@ -241,7 +261,7 @@ class TestJudgement:
 
 class TestSummary:
     def test_counts_and_quantiles(self, scenario, result):
-        summary = summarise(scenario, result, judge(scenario, result.requests, Reality()), 300.0)
+        summary = summarise(scenario, result, tally_of(scenario, result))
         expected = {"arrived": 7, "served": 3, "rejected": 2, "rejected_too_large": 1, "failed": 1, "in_flight": 1}
         assert {key: summary[key] for key in expected} == expected
         assert summary["arrived"] == sum(summary[key] for key in ("served", "rejected", "failed", "in_flight"))
@@ -254,55 +274,58 @@ class TestSummary:
         assert summary["ttft_s"]["p50"] == pytest.approx(1.0)  # 1, 25, 1, 1 and 10 s
         assert summary["replicas_rented"] == 6
 
-    def test_quantiles_of_nothing_are_nothing(self):
-        assert quantiles(np.array([np.nan])) == {"p50": None, "p95": None, "p99": None}
-        assert quantiles(np.array([1.0, np.nan, 3.0]))["p50"] == 2.0
+    @pytest.mark.parametrize("batch", [1, 2, 7, 100])
+    def test_batches_do_not_matter(self, scenario, result, batch):
+        one, other = (tally_of(scenario, result, batch=size) for size in (batch, 7))
+        first, second = summarise(scenario, result, one), summarise(scenario, result, other)
+        assert first.pop("cost_parts_usd") == pytest.approx(second.pop("cost_parts_usd"))
+        assert first.pop("cost_usd") == pytest.approx(second.pop("cost_usd"))
+        assert first == second
+        assert one.work_s == pytest.approx(other.work_s)
 
     @pytest.mark.parametrize("interval_s", [60.0, 300.0, 1e6])
     def test_intervals_sum_to_the_totals(self, scenario, result, interval_s):
         judgement = judge(scenario, result.requests, Reality())
         judgement = replace(judgement, violated=np.array([True, False, True, False, False, False, False]))
-        table = interval_table(scenario, result, judgement, interval_s)
-        summary = summarise(scenario, result, judgement, interval_s)
+        tally = tally_of(scenario, result, judgement, interval_s)
+        table = interval_table(scenario, tally)
+        summary = summarise(scenario, result, tally)
         for key in ("arrived", "served", "rejected", "failed", "in_flight", "slo_violations"):
             assert table[key].sum() == summary[key]
 
     def test_means_are_held_against_the_limits_of_the_type(self, scenario, result):
         """Chat: 5 and 8 s on average 6.5 of 10; code: 25 of 30. Made slower or worse, the first interval breaks."""
-        table = interval_table(scenario, result, judge(scenario, result.requests, Reality()), 300.0)
+        table = interval_table(scenario, tally_of(scenario, result))
         chat = table[(table["query_type"] == "chat") & (table["interval_start_s"] == 0.0)].iloc[0]
         assert (chat["mean_e2e_s"], chat["delay_broken"], chat["error_broken"]) == (pytest.approx(6.5), False, False)
         assert not table["delay_broken"].any()
         late = replace(result, requests=requests((CHAT, 10.0, 11.0, 24.0, 10, 99, SERVED, 0), *ROWS))
         judged = judge(scenario, late.requests, Reality())
         assert judged.violated.sum() == 1
-        table = interval_table(scenario, late, judged, 300.0)
+        table = interval_table(scenario, tally_of(scenario, late, judged))
         assert not table["delay_broken"].any(), "9 s on average"
         later = replace(result, requests=requests((CHAT, 10.0, 11.0, 28.0, 10, 99, SERVED, 0), *ROWS))
-        table = interval_table(scenario, later, judge(scenario, later.requests, Reality()), 300.0)
+        table = interval_table(scenario, tally_of(scenario, later))
         assert table["delay_broken"].tolist() == [True, False, False, False], "31 s in three requests"
 
     def test_mean_error(self, scenario, result):
         """A limit that is met exactly holds; without served requests there is nothing to break."""
         error = np.array([0.1, 0.3, 0.3, np.nan, np.nan, np.nan, np.nan])
         judgement = Judgement(violated=np.zeros(7, dtype=bool), error=error)
-        table = interval_table(scenario, result, judgement, 300.0)
+        table = interval_table(scenario, tally_of(scenario, result, judgement))
         assert table["mean_error"].tolist()[:3:2] == pytest.approx([0.2, 0.3])
         assert table["error_broken"].tolist() == [False, False, True, False]
         assert np.isnan(table["mean_e2e_s"].tolist()[1])
 
 
-def past(now_s, *rows):
-    """Rows of (type, input, output, finished), all known at `now_s`."""
-    kinds, inputs, outputs, finished = ([row[k] for row in rows] for k in range(4))
-    return Past(
-        now_s=now_s,
-        arrival_s=np.zeros(len(rows)),
-        query_type=np.array(kinds, dtype=np.int32),
-        input_tokens=np.array(inputs, dtype=np.int64),
-        output_tokens=np.array(outputs, dtype=np.int64),
-        finished=np.array(finished, dtype=np.bool_),
-    )
+def observed(now_s, arrived=(), finished=()):
+    """What happened since the last observation: rows of (type, input), and of (type, input, output)."""
+    sums = np.zeros((6, 2), dtype=np.int64)
+    for kind, h in arrived:
+        sums[:2, kind] += (1, h)
+    for kind, h, f in finished:
+        sums[2:, kind] += (1, f, h * f, f * f)
+    return Observation(now_s, *sums)
 
 
 def forecast_of(scenario, weight=0.5, margin=1.2, interval_s=3600.0):
@@ -312,7 +335,7 @@ def forecast_of(scenario, weight=0.5, margin=1.2, interval_s=3600.0):
 class TestForecast:
     def test_at_the_start_it_is_what_is_expected(self, scenario):
         forecast = forecast_of(scenario)
-        forecast.observe(past(0.0))
+        forecast.observe(observed(0.0))
         demand = forecast.demand()
         assert demand.arrival_per_h == pytest.approx([120.0, 12.0])
         assert demand.input_tokens == pytest.approx([50.0, 80.0])
@@ -322,9 +345,8 @@ class TestForecast:
 
     def test_an_hour_of_forty_requests_of_which_ten_have_finished(self, scenario):
         """The prior counts for a hundred requests and has decayed to fifty."""
-        seen = [(CHAT, 100, 30, True)] * 10 + [(CHAT, 100, 0, False)] * 30
         forecast = forecast_of(scenario)
-        forecast.observe(past(3600.0, *seen))
+        forecast.observe(observed(3600.0, [(CHAT, 100)] * 40, [(CHAT, 100, 30)] * 10))
         demand = forecast.demand()
         assert demand.arrival_per_h == pytest.approx([1.2 * (0.5 * 100 + 0.5 * 40), 1.2 * 5])
         assert demand.input_tokens == pytest.approx([(50 * 50 + 40 * 100) / 90, 80.0])
@@ -332,8 +354,7 @@ class TestForecast:
         assert demand.input_output == pytest.approx([(50 * 1000 + 10 * 3000) / 60, 3200.0])
         assert demand.output_squared == pytest.approx([(50 * 400 + 10 * 900) / 60, 1600.0])
 
-        later = [(CHAT, 100, 30, True)] * 10 + [(CHAT, 100, 60, True)] * 30
-        forecast.observe(past(5400.0, *later, *[(CODE, 8, 4, True)] * 5))
+        forecast.observe(observed(5400.0, [(CODE, 8)] * 5, [(CHAT, 100, 60)] * 30 + [(CODE, 8, 4)] * 5))
         demand = forecast.demand()
         assert demand.arrival_per_h == pytest.approx([1.2 * 35, 1.2 * (0.5 * 5 + 0.5 * 5 / 0.5)])
         assert demand.input_tokens == pytest.approx([(50 * 50 + 40 * 100) / 90, (2.5 * 80 + 5 * 8) / 7.5])
@@ -344,7 +365,7 @@ class TestForecast:
     def test_a_silent_type_keeps_a_route(self, scenario):
         forecast = forecast_of(scenario, weight=0.9, margin=1.0)
         for hour in range(1, 6):
-            forecast.observe(past(3600.0 * hour))
+            forecast.observe(observed(3600.0 * hour))
         assert forecast.demand().arrival_per_h.tolist() == [1.0, 1.0]
         assert forecast.demand().input_tokens == pytest.approx([50.0, 80.0])
 
@@ -353,24 +374,15 @@ class TestForecast:
         """With weight one a single interval without requests, else some days of them."""
         forecast = forecast_of(scenario, weight=weight, interval_s=300.0)
         for interval in range(1, silent + 1):
-            forecast.observe(past(300.0 * interval))
+            forecast.observe(observed(300.0 * interval))
         demand = forecast.demand()
         assert demand.input_tokens == pytest.approx([50.0, 80.0])
         assert demand.output_tokens == pytest.approx([20.0, 40.0])
 
     def test_no_time_no_news(self, scenario):
         forecast = forecast_of(scenario)
-        forecast.observe(past(0.0, (CHAT, 1000, 1000, True)))
+        forecast.observe(observed(0.0, [(CHAT, 1000)], [(CHAT, 1000, 1000)]))
         assert forecast.demand().input_tokens == pytest.approx([50.0, 80.0])
-
-    def test_answers_that_are_not_finished_are_not_known(self, scenario):
-        """Whatever stands in their column."""
-        demands = []
-        for hidden in (0, 7, 10**6):
-            forecast = forecast_of(scenario)
-            forecast.observe(past(3600.0, (CHAT, 100, 30, True), (CHAT, 100, hidden, False)))
-            demands.append(forecast.demand().output_tokens.tolist())
-        assert demands[0] == demands[1] == demands[2]
 
     def test_a_replay_never_looks_ahead(self, scenario):
         """Two days that are alike until 180 s, and then not: neither in what comes nor in how long answers become."""
@@ -392,7 +404,8 @@ class TestForecast:
                 input_tokens=h.astype(np.int32),
                 output_tokens=f.astype(np.int32),
             )
-            run = replay_policy(scenario, trace, make_policy("gh"), interval_s=60.0, seed=0)
+            arriving = survey(scenario, TraceInMemory(trace))
+            run = replay_policy(scenario, arriving, make_policy("gh"), ReplayOptions(interval_s=60.0, seed=0))
             return [(time_s, replace(plan, seconds=None)) for time_s, plan in run.result.plans]
 
         first, second = plans(inputs, outputs), plans(other_inputs, other_outputs)

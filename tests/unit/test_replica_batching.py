@@ -10,8 +10,9 @@ def serve(rows, spec):
 
 
 def replica(requests, spec):
-    book = RequestBook([h for h, _ in requests], [f for _, f in requests])
-    return BatchingReplica(spec, book), book
+    book = RequestBook()
+    book.extend([h for h, _ in requests], [f for _, f in requests])
+    return BatchingReplica(0, spec, book), book
 
 
 def test_step_time_counts_prefill_sequences_and_context():
@@ -115,7 +116,7 @@ def test_generated_tokens_go_with_a_request_to_another_replica():
     assert old.evict(25) == [0]
     assert book.generated == [2, 0]
     assert (old.held, old.outstanding_tokens, old.next_tick) == (0, 0, None)
-    new = BatchingReplica(batching(prefill=1), book)
+    new = BatchingReplica(1, batching(prefill=1), book)
     new.enqueue(0, 30)
     new.boundary(30)
     assert new.next_tick == 30 + 10 + 6  # prompt and both tokens are computed anew

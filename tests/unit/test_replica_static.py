@@ -10,8 +10,9 @@ def serve(rows, spec):
 
 
 def replica(requests, spec):
-    book = RequestBook([h for h, _ in requests], [f for _, f in requests])
-    return StaticReplica(spec, book), book
+    book = RequestBook()
+    book.extend([h for h, _ in requests], [f for _, f in requests])
+    return StaticReplica(0, spec, book), book
 
 
 def test_delay_has_two_phases():
@@ -67,7 +68,7 @@ def test_interrupted_request_starts_over_and_loses_a_token_that_it_did_not_have(
     assert old.evict(25) == [0, 1]
     assert book.first_token_tick == [20, NEVER]
     assert (old.held, old.outstanding_tokens, old.next_tick) == (0, 0, None)
-    new = StaticReplica(static(slots=2, prefill=10, decode=10), book)
+    new = StaticReplica(1, static(slots=2, prefill=10, decode=10), book)
     for request in (0, 1):
         new.enqueue(request, 100)
     new.boundary(100)
@@ -91,3 +92,16 @@ def test_finished_requests_are_in_order_of_finish_then_of_number():
         subject.enqueue(request, 0)
     subject.boundary(0)
     assert subject.boundary(4) == [2, 0, 1]
+
+
+def test_answer_that_would_end_after_all_time_has_its_first_token():
+    """10^8 tokens of 2^36 ticks: the last is beyond 64 bits, the first is not."""
+    result = run([(0, 0, 10**8)], [plan({"a": 1})], static(decode=2**36), grace=2**40)
+    assert outcomes(result) == [Outcome.IN_FLIGHT]
+    assert column(result, "first_token_tick") == [2**36]
+
+
+def test_first_token_that_would_come_after_all_time_never_comes():
+    result = run([(0, 10**8, 1)], [plan({"a": 1})], static(prefill=2**40), grace=1)
+    assert outcomes(result) == [Outcome.IN_FLIGHT]
+    assert column(result, "first_token_tick") == [NEVER]

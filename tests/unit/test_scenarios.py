@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.scenario import classify, load_scenario, shipped_scenarios
+from experiments.scenario import Unmatched, classify, load_scenario, shipped_scenarios
 from simulator.errors import InputError
 from simulator.problem import CapacityRows
 from simulator.replica import Discipline
@@ -240,6 +240,18 @@ class TestBadFiles:
             load_scenario("zzz")
 
 
+def refuse_unmatched(scenario, requests, chunk=2):
+    """Look at a trace in chunks, as a survey does."""
+    unmatched = Unmatched(scenario)
+    for start in range(0, len(requests), chunk):
+        rows = slice(start, start + chunk)
+        columns = {
+            name: getattr(requests, name)[rows] for name in ("arrival_s", "source", "input_tokens", "output_tokens")
+        }
+        unmatched.look_at(Trace(sources=requests.sources, start=requests.start, **columns))
+    unmatched.refuse()
+
+
 class TestClassification:
     def test_the_first_rule_that_matches_counts(self, load):
         """A chat of 60 tokens matches both rules, one of 60 in code only the second."""
@@ -261,7 +273,7 @@ class TestClassification:
         good, bad = ("conv", 20, 5), ("code", 7, 3)
         requests = trace(good, *[bad] * 7, good)
         with pytest.raises(InputError) as caught:
-            classify(load(), requests)
+            refuse_unmatched(load(), requests)
         head, *lines = str(caught.value).splitlines()
         assert head == "scenario small: no query type matches 7 of 9 requests:"
         assert lines[0] == "  request 1: source 'code', 7 input and 3 output tokens"
@@ -270,7 +282,7 @@ class TestClassification:
 
     def test_one_request_without_a_type(self, load):
         with pytest.raises(InputError) as caught:
-            classify(load(), trace(("conv", 60, 20), ("conv", 9, 1)))
+            refuse_unmatched(load(), trace(("conv", 60, 20), ("conv", 9, 1)))
         assert str(caught.value).splitlines() == [
             "scenario small: no query type matches 1 of 2 requests:",
             "  request 1: source 'conv', 9 input and 1 output tokens",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from simulator.errors import InputError
-from traces.registry import OnBadRow, TraceRead, read_trace
+from traces.registry import OnBadRow, WholeTrace, read_chunks, read_trace
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 GOOD = "2023-11-16 18:15:46.6805900,374,44"
@@ -30,7 +30,7 @@ def problems(path: Path, on_bad_row: OnBadRow = OnBadRow.ERROR) -> tuple[str, ..
     return tuple(problem.removeprefix(prefix) for problem in caught.value.problems)
 
 
-def columns(read: TraceRead) -> tuple[list[float], list[int], list[int]]:
+def columns(read: WholeTrace) -> tuple[list[float], list[int], list[int]]:
     trace = read.trace
     return trace.arrival_s.tolist(), trace.input_tokens.tolist(), trace.output_tokens.tolist()
 
@@ -143,6 +143,19 @@ def test_a_row_that_goes_back_is_not_the_measure_of_the_next(tmp_path: Path) -> 
     path = write(tmp_path, HEADER, "2023-11-16 10:00:00,1,1", "2023-11-16 09:00:00,2,2", "2023-11-16 09:30:00,3,3")
     assert [problem.split(",")[0] for problem in problems(path)] == ["line 3", "line 4"]
     assert "of line 2," in problems(path)[1]
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 3, 100])
+def test_a_row_that_goes_back_behind_an_earlier_block(tmp_path: Path, chunk_rows: int) -> None:
+    rows = [f"{TIME}.5,1,1", *[f"{TIME},2,2"] * 4, f"{TIME}.25,3,3"]
+    path = write(tmp_path, HEADER, *rows)
+    with pytest.raises(InputError) as caught:
+        list(read_chunks(path, chunk_rows=chunk_rows))
+    assert caught.value.problems == tuple(
+        f"{path}: line {k + 2}, column TIMESTAMP: expected a time not before '{TIME}.5' of line 2, found "
+        f"'{rows[k].split(',')[0]}'"
+        for k in range(1, 6)
+    )
 
 
 def test_a_bad_first_row_does_not_set_the_start(tmp_path: Path) -> None:

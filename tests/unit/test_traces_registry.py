@@ -86,13 +86,14 @@ def test_utf_16(tmp_path: Path) -> None:
 
 def test_an_unknown_format(tmp_path: Path) -> None:
     path = write(tmp_path, FILE)
-    assert problem(path, trace_format="csv") == f"{path}: there is no trace format 'csv'; known formats: azure"
+    expected = f"{path}: there is no trace format 'csv'; known formats: azure, tokenfleet"
+    assert problem(path, trace_format="csv") == expected
 
 
 def test_content_that_no_format_recognises(tmp_path: Path) -> None:
     path = write(tmp_path, b"Timestamp,Request tokens\r\n5,472\r\n")
-    expected = f"{path}: line 1: expected the header of a known trace format (azure), found 'Timestamp,Request tokens'"
-    assert problem(path) == expected
+    wanted = "line 1: expected the header of a known trace format (azure, tokenfleet)"
+    assert problem(path) == f"{path}: {wanted}, found 'Timestamp,Request tokens'"
 
 
 def test_a_given_format_checks_the_header_itself(tmp_path: Path) -> None:
@@ -104,3 +105,13 @@ def test_a_given_format_checks_the_header_itself(tmp_path: Path) -> None:
 
 def test_a_long_first_line_is_cut_in_the_message(tmp_path: Path) -> None:
     assert len(problem(write(tmp_path, b"x" * 10_000))) < 400
+
+
+def test_bytes_of_no_format(tmp_path: Path) -> None:
+    path = write(tmp_path, b"\x1f\x8b\x08")
+    assert problem(path) == f"{path}: line 1: expected text in UTF-8, found byte 0x8b (invalid start byte)"
+    assert problem(path, trace_format="tokenfleet").startswith(f"{path}: cannot be read as Parquet: ")
+
+
+def test_a_first_line_that_is_cut_within_a_character(tmp_path: Path) -> None:
+    assert "known trace format" in problem(write(tmp_path, b"x" + "é".encode() * 2**16))
