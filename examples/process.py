@@ -26,7 +26,12 @@ trace = synthesise(load_profile("azure-2023"), duration_s=1800, seed=1)
 controller = PlanningController(scenario, make_policy("gh"), interval_s=900, stop=scenario.file.stop.rule(), seed=0)
 settings = EngineSettings(interval_s=900, horizon_s=1860)
 engine = choose_engine().engine(
-    workload_of(scenario, trace), controller, world_of(scenario, Reality()).offer, settings, Reality(), processes=[watch]
+    workload_of(scenario, trace),
+    controller,
+    world_of(scenario, Reality()).offer,
+    settings,
+    Reality(),
+    processes=[watch],
 )
 result = engine.run()
 print(f"{result.arrived} requests, {len(result.plans)} plans, re-planned out of turn at {replans_at_s} s")

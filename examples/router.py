@@ -8,8 +8,6 @@ def shortest_queue(outstanding_tokens, held, routed, uniform, input_tokens, outp
     """The replica with the fewest requests, of equals the one with the fewest tokens: it need not know the answers."""
     best = 0
     for replica in range(1, len(held)):
-        if held[replica] < held[best]:
-            best = replica
-        elif held[replica] == held[best] and outstanding_tokens[replica] < outstanding_tokens[best]:
+        if (held[replica], outstanding_tokens[replica]) < (held[best], outstanding_tokens[best]):
             best = replica
     return best

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,27 @@ def test_every_command_is_in_the_readme_and_has_an_example() -> None:
 def test_the_policy_in_the_readme_is_the_example() -> None:
     (block,) = blocks(README, "python")
     assert block.strip() == (ROOT / "examples" / "cautious.py").read_text().strip()
+
+
+def test_the_examples_of_extending_are_the_files() -> None:
+    found = blocks((ROOT / "docs" / "extending.md").read_text(), "python")
+    files = [
+        path.read_text().strip() for path in sorted((ROOT / "examples").glob("*.py")) if path.name != "cautious.py"
+    ]
+    assert sorted(block.strip() for block in found) == sorted(files)
+
+
+def test_the_example_process_runs() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "examples" / "process.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    told = re.fullmatch(r"([\d]+) requests, (\d+) plans, re-planned out of turn at \[(.*)\] s\n", done.stdout)
+    assert told is not None, done.stdout
+    times = [float(text) for text in told[3].split(", ")]
+    assert int(told[2]) > 2
+    assert times
+    assert all(later - earlier >= 120 for earlier, later in pairwise(times))
 
 
 def test_links_to_files_lead_somewhere() -> None:
