@@ -124,7 +124,8 @@ SPEC = np.dtype(
         ("kv_capacity", "i8"),
         ("budget", "i8"),
         ("slots", "i8"),
-        ("custom_step", "i8"),
+        ("custom_step", "i8"),  # address of the user's step time, 0 for none
+        ("admission", "i8"),  # address of the user's rule, 0 for none
         ("base_s", "f8"),
         ("prefill_s", "f8"),
         ("decode_s", "f8"),
@@ -146,9 +147,8 @@ DEPLOYMENT = np.dtype(
 NEXT, LOADED, CHUNK_FIRST, MORE, CLOSED = 0, 1, 2, 3, 4
 PRESENT, SINCE, INTEGRAL, EVENTS, KERNEL_EVENTS, LAST_LEAVE = 6, 7, 8, 9, 10, 11
 STRANDED, DRAINED, SEGMENTS, LIFE_EVENTS, LOGGING = 12, 13, 14, 15, 16
-BALANCER, ROUTER_ADDRESS, ADMISSION_ADDRESS, STEP_ADDRESS = 17, 18, 19, 20
-ROUTE_KEY, BALANCE_KEY, TREE_LEAVES = 21, 22, 23
-FREE, DONE, FAULT, FAULT_ROW, FAULT_ARGUMENTS = 24, 25, 26, 27, 28  # up to five arguments
+BALANCER, ROUTER_ADDRESS, ROUTE_KEY, BALANCE_KEY, TREE_LEAVES = 17, 18, 19, 20, 21
+FREE, DONE, FAULT, FAULT_ROW, FAULT_ARGUMENTS = 22, 23, 24, 25, 26  # up to five arguments
 COUNTERS = FAULT_ARGUMENTS + 5
 
 # What `advance` returns.
@@ -592,7 +592,7 @@ def admit(s, row, now, spec, prefill):
     serving = np.int64(replica.serving)
     room = spec.kv_capacity - replica.context - replica.reserved - serving
     budget = spec.budget - serving - prefill
-    custom = s.counters[ADMISSION_ADDRESS]
+    custom = spec.admission
     while replica.queued > 0 and replica.partial < 0 and (budget > 0 or custom != 0):
         seat = np.int64(replica.queue_head)
         slot = s.slots[seat]
@@ -639,9 +639,9 @@ def start_segment(s, row, now, spec, prefill, uniform):
     replica.prefill = prefill
     context = replica.context + serving  # each decoding sequence writes one token
     first, growth, steps, tick = np.int64(1), np.int64(0), np.int64(1), FAR
-    if spec.custom_step:
+    if spec.custom_step != 0:
         time_s = call_step(
-            s.counters[STEP_ADDRESS],
+            spec.custom_step,
             prefill,
             serving,
             context,
@@ -723,7 +723,7 @@ def boundary_batching(s, row, now, spec):
         uniform = False
     if replica.partial >= 0 and prefill != max(np.int64(0), spec.budget - replica.serving):
         uniform = False  # the user's rule made the first chunk another one than those that follow
-    if s.counters[ADMISSION_ADDRESS] != 0 and replica.queued > 0 and replica.partial < 0:
+    if spec.admission != 0 and replica.queued > 0 and replica.partial < 0:
         uniform = False  # the user's rule may think again at any boundary
     good = start_segment(s, row, now, spec, prefill, uniform)
     if replica.held != held:
@@ -750,12 +750,8 @@ def boundary_static(s, row, now, spec):
         if slot.start == NEVER:
             slot.start = now
         inputs, outputs = np.int64(slot.input), np.int64(slot.output)
-        estimate = np.float64(inputs) * np.float64(spec.static_prefill)
-        estimate += np.float64(outputs + 1) * np.float64(spec.static_decode)
-        end_tick, first_tick = FAR, FAR
-        if estimate < BEYOND:
-            first_tick = now + inputs * spec.static_prefill + spec.static_decode
-            end_tick = now + inputs * spec.static_prefill + outputs * spec.static_decode
+        first_tick = service_end(now, spec, inputs, np.int64(1))
+        end_tick = service_end(now, spec, inputs, outputs)
         if outputs > 0 and slot.first == NEVER:
             slot.first = first_tick
         if s.counters[LOGGING]:
@@ -766,6 +762,15 @@ def boundary_static(s, row, now, spec):
     set_next(s, row, s.heap[offset] if replica.serving > 0 else FAR)
     if replica.held != held:
         load_changed(s, row)
+
+
+@inlined
+def service_end(now, spec, inputs, outputs):
+    """When a static service that starts now has prefilled its input and given so many tokens."""
+    prefill, decode = np.float64(spec.static_prefill), np.float64(spec.static_decode)
+    if np.float64(inputs) * prefill + np.float64(outputs) * decode >= BEYOND:
+        return FAR
+    return now + inputs * spec.static_prefill + outputs * spec.static_decode
 
 
 @inlined

@@ -9,6 +9,7 @@ This module holds the control: re-planning, start-up, failures, the horizon, the
 and what replicas do with them is the data plane: `reference.py` defines it, `compiled.py` does the same faster.
 """
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -99,7 +100,7 @@ class Engine(ABC):
     # -- the data plane ---------------------------------------------------------------------------------------------
 
     def _make_environment(self) -> simpy.Environment:
-        return simpy.Environment(initial_time=0)
+        return TickEnvironment(initial_time=0)
 
     @abstractmethod
     def _open_replica(self, number: int, deployment: int, spec: ReplicaSpec) -> Service:
@@ -370,6 +371,13 @@ class Engine(ABC):
         stay_ticks = (unserved + self._given.stay_ticks(end)) % WORD
         if stay_ticks != integral % WORD:
             raise AssertionError(f"Little's law is broken: {stay_ticks} ticks of stay, integral {integral}")
+
+
+class TickEnvironment(simpy.Environment):
+    """An environment whose times are whole ticks: what a process waits for is rounded up."""
+
+    def schedule(self, event: simpy.Event, priority: Any = Priority.NORMAL, delay: float = 0) -> None:
+        super().schedule(event, priority, math.ceil(delay))
 
 
 class _Call(simpy.Event):

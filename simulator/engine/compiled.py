@@ -6,7 +6,6 @@ left. So memory grows with the requests between the oldest one in flight and the
 """
 
 import functools
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ import simpy
 
 from simulator import kernel
 from simulator.balancer import balancer_of
-from simulator.engine.base import Engine
+from simulator.engine.base import Engine, TickEnvironment
 from simulator.engine.port import Observation, Priority, Workload
 from simulator.errors import InputError, RunError
 from simulator.extension import address_of_admission, address_of_router, address_of_step_time, ask_admission
@@ -50,7 +49,7 @@ LEDGER_COLUMNS = (  # in the order of `kernel.take_out`
 ARRIVAL_COLUMNS = ("arrival_tick", "query_type", "input_tokens", "output_tokens")
 
 
-class KernelEnvironment(simpy.Environment):
+class KernelEnvironment(TickEnvironment):
     """An environment that lets `advance` catch up with each event before it happens."""
 
     def __init__(self, advance: Callable[[int], None]) -> None:
@@ -58,7 +57,7 @@ class KernelEnvironment(simpy.Environment):
         self._advance = advance
 
     def step(self) -> None:
-        self._advance(math.ceil(self.peek()))  # a process of the user may wait for half a tick
+        self._advance(self.peek())  # type: ignore[arg-type]
         super().step()
 
 
@@ -220,15 +219,13 @@ class CompiledEngine(Engine):
         entry["kv_capacity"] = min(spec.kv_capacity_tokens, 2**62)
         entry["budget"] = min(spec.token_budget, 2**62)
         entry["slots"] = -1 if spec.slots is None else spec.slots
-        counters = self.state.counters
         if spec.step_time is not None:
-            entry["custom_step"] = 1
+            entry["custom_step"] = address_of_step_time(spec.step_time.function)
             cost = spec.step_time.cost
             entry["base_s"], entry["prefill_s"] = cost.base_s, cost.prefill_s_per_token
             entry["decode_s"], entry["context_s"] = cost.decode_s_per_sequence, cost.context_s_per_token
-            counters[kernel.STEP_ADDRESS] = address_of_step_time(spec.step_time.function)
         if spec.admission is not None:
-            counters[kernel.ADMISSION_ADDRESS] = address_of_admission(spec.admission)
+            entry["admission"] = address_of_admission(spec.admission)
 
     # -- the clock --------------------------------------------------------------------------------------------------
 

@@ -190,8 +190,8 @@ class ReferenceEngine(Engine):
 
     def _table(self, start: int, stop: int) -> RequestTable:
         book, rows = self._book, slice(start, stop)
-        first_token_tick = np.array(book.first_token_tick[rows], dtype=np.int64)
-        first_token_tick[first_token_tick > self._now] = NEVER  # the static world knows it in advance
+        now = self._now  # the static world knows the first token in advance
+        first_token_tick = [tick if tick <= now else NEVER for tick in book.first_token_tick[rows]]
         return RequestTable(
             types=self.types,
             deployments=tuple(deployment.key for deployment in self.fleet.deployments),
@@ -204,7 +204,7 @@ class ReferenceEngine(Engine):
             deployment=np.array(self._deployment[rows], dtype=np.int16),
             replica=np.array(self._replica[rows], dtype=np.int32),
             start_tick=np.array(book.start_tick[rows], dtype=np.int64),
-            first_token_tick=first_token_tick,
+            first_token_tick=np.array(first_token_tick, dtype=np.int64),
             finish_tick=np.array(book.finish_tick[rows], dtype=np.int64),
             preemptions=np.array(book.preemptions[rows], dtype=np.int32),
         )

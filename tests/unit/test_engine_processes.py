@@ -112,8 +112,8 @@ def test_process_that_waits_for_nothing_runs_at_each_of_its_turns():
     assert story.notes == [("first", 0), ("second", 0), ("first", 0), ("first", 0)]
 
 
-def test_process_can_wait_for_part_of_a_tick():
-    """It looks between two ticks: what was due at the earlier one has happened."""
+def test_a_wait_for_part_of_a_tick_is_rounded_up():
+    """There is no time between two ticks."""
 
     def process(engine, notes):
         for delay in (9.5, 1.0, 9.25, 0.5):
@@ -122,7 +122,7 @@ def test_process_can_wait_for_part_of_a_tick():
             notes.append((engine.env.now, service.held, service.steps))
 
     story = agreed([(0, 0, 5), (10, 0, 3)], [A], batching(), processes=[process])
-    assert story.notes == [(9.5, 1, 0), (10.5, 2, 1), (19.75, 2, 1), (20.25, 2, 2)]
+    assert story.notes == [(10, 1, 0), (11, 2, 1), (21, 2, 2), (22, 2, 2)]
 
 
 def test_process_may_replan_and_let_replicas_fail_between_two_ticks():
