@@ -64,8 +64,9 @@ class KernelEnvironment(TickEnvironment):
 class KernelReplica:
     """One row of the kernel, as the fleet sees it. It keeps its counters when the row goes to another replica."""
 
-    def __init__(self, engine: "CompiledEngine", row: int) -> None:
+    def __init__(self, engine: "CompiledEngine", number: int, row: int) -> None:
         self._engine = engine
+        self.number = number
         self.row: int | None = row
         self._last: dict[str, int] = {}
 
@@ -155,7 +156,7 @@ class CompiledEngine(Engine):
         for name in ("position", "partial", "completing_head"):
             replica[name] = kernel.NOBODY
         self._describe(deployment, spec)
-        service = KernelReplica(self, row)
+        service = KernelReplica(self, number, row)
         self._services[row] = service
         return service
 
@@ -165,13 +166,10 @@ class CompiledEngine(Engine):
         self._services.append(None)
         if row >= len(self.state.rows):
             rows = _grown(self.state.rows, 2 * row)
-            times = np.full(2 * len(rows), kernel.FAR, dtype=np.int64)
+            times = _tree_of_minima(rows["next_tick"][:row], len(rows))
             self._replace(rows=rows, times=times, drained=np.zeros((len(rows), 2), dtype=np.int64))
             self._replace(scratch=np.zeros((2, len(rows)), dtype=np.int64))
             self.state.counters[kernel.TREE_LEAVES] = len(rows)
-            times[len(rows) : len(rows) + row] = rows["next_tick"][:row]
-            for node in range(len(rows) - 1, 0, -1):
-                times[node] = min(times[2 * node], times[2 * node + 1])
         self._give_heap(row, FIRST_HEAP)
         return row
 
@@ -339,14 +337,17 @@ class CompiledEngine(Engine):
         self._synced = self.fleet.version
         state, fleet = self.state, self.fleet
         state.counters[kernel.CLOSED] = self._closed
-        for service in self._services:
-            if service is not None and service.row is not None:
-                replica = fleet.replicas[int(state.rows[service.row]["number"])]
+        draining = []
+        for row, service in enumerate(self._services):
+            if service is not None:
+                replica = fleet.replicas[service.number]
                 if replica.state is ReplicaState.ENDED:
                     self._close_row(service)
-                else:
-                    state.rows[service.row]["position"] = kernel.NOBODY
-                    state.rows[service.row]["draining"] = replica.state is ReplicaState.DRAINING
+                elif replica.state is ReplicaState.DRAINING:
+                    draining.append(row)
+        state.rows["position"] = kernel.NOBODY
+        state.rows["draining"] = 0
+        state.rows["draining"][draining] = 1
         self._sync_ready()
         widest = max([1, *(len(table.deployments) for table in fleet.routing)])
         shares = np.zeros((len(self.types), widest))
@@ -374,10 +375,7 @@ class CompiledEngine(Engine):
         for deployment in self.fleet.deployments:
             rows = [self._row_of(replica.service) for replica in deployment.ready]
             leaves = 1 << max(0, len(rows) - 1).bit_length()
-            tree = np.full(2 * leaves, kernel.FAR, dtype=np.int64)
-            tree[leaves : leaves + len(rows)] = self.state.rows[key][rows]
-            for node in range(leaves - 1, 0, -1):
-                tree[node] = min(tree[2 * node], tree[2 * node + 1])
+            tree = _tree_of_minima(self.state.rows[key][rows], leaves)
             entry = self.state.deployments[deployment.index]
             entry["ready_offset"], entry["ready_count"] = len(ready), len(rows)
             entry["tree_offset"], entry["tree_size"] = offset, leaves
@@ -585,6 +583,17 @@ def _read_only(column: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray
         plain = plain.view()
         plain.setflags(write=False)
     return plain
+
+
+def _tree_of_minima(values: npt.NDArray[np.int64], leaves: int) -> npt.NDArray[np.int64]:
+    """A binary tree over so many leaves (a power of two): node n is the lesser of its children 2n and 2n + 1."""
+    tree = np.full(2 * leaves, kernel.FAR, dtype=np.int64)
+    tree[leaves : leaves + len(values)] = values
+    while leaves > 1:
+        level = tree[leaves : 2 * leaves]
+        leaves //= 2
+        tree[leaves : 2 * leaves] = np.minimum(level[::2], level[1::2])
+    return tree
 
 
 def _free_slots(used: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
