@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,12 +20,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from experiments import listing
 from experiments.figures import draw_stress
-from experiments.functions import UserFunctions, load_functions
+from experiments.functions import PARAMETERS, UserFunctions, load_functions
 from experiments.options import parse_duration_s, parse_factors, synthetic_trace, trace_files
-from experiments.replay import ReplayOptions, ReplayRun, replay_plan, replay_policy, survey
+from experiments.replay import Arriving, ReplayOptions, ReplayRun, horizon_of, replay_plan, replay_policy, survey
 from experiments.scenario import Scenario, load_scenario
 from experiments.store import MARKER, ReplayWriter, refuse_existing, run_directory, specification, to_json, versions
-from experiments.stress import StressPoint, nominal_problem, stress
+from experiments.stress import StressPoint, nominal_problem, simulated_point, stress
 from experiments.tables import check_lines, plan_table, replay_table, stress_table
 from experiments.timeline import life_dict, life_lines, read_life
 from policies.checker import check
@@ -101,23 +102,23 @@ class Bars:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._done: dict[str, float] = {}
+        self._reached: dict[str, str] = {}
 
-    def start(self, name: str) -> Callable[[float], None]:
-        """Start a bar; the function that is given back takes the share that is done."""
+    def start(self, name: str, horizon_s: float | None = None) -> Callable[[float], None]:
+        """Start a bar; the function that is given back takes the share that is done, of a simulated horizon if any."""
         task = self._progress.add_task(escape(name), total=1.0)
-        self._done[name] = 0.0
-        self._progress.refresh()
 
         def update(done: float) -> None:
-            self._done[name] = done
+            simulated = "" if horizon_s is None else f" ({done * horizon_s / 60:.1f} of {horizon_s / 60:.1f} min)"
+            self._reached[name] = f"{name} {done:.0%}{simulated}"
             self._progress.update(task, completed=done)
             self._progress.refresh()
 
+        update(0.0)
         return update
 
     def reached(self) -> str:
-        return ", ".join(f"{name} {done:.0%}" for name, done in self._done.items()) or "nothing had begun"
+        return ", ".join(self._reached.values()) or "nothing had begun"
 
 
 @contextmanager
@@ -159,10 +160,18 @@ def engine_for(name: str, functions: UserFunctions) -> ChosenEngine:
 def functions_for(scenario: Scenario, **options: str | None) -> UserFunctions:
     """The user's functions: those of the scenario, unless the options name others."""
     places: dict[str, tuple[str, Path] | None] = {}
-    for name, option in options.items():
-        stated = getattr(scenario.file.engine, name)
+    for name in PARAMETERS:
+        option, stated = options.get(name), getattr(scenario.file.engine, name)
         places[name] = (option, Path()) if option else (stated, scenario.folder) if stated else None
     return load_functions(places)
+
+
+def survey_with_bar(bars: Bars, scenario: Scenario, source: TraceSource) -> Arriving:
+    """Look at a whole trace before anything runs; see `experiments.replay.survey`."""
+    step = bars.start("reading the trace")
+    arriving = survey(scenario, source)
+    step(1.0)
+    return arriving
 
 
 def say(text: str) -> None:
@@ -234,21 +243,22 @@ def replay(
     )
     names = trace or [f"synthetic:{chosen.file.synthetic.profile}"]
     with progress_bars() as bars, ExitStack() as stack:
-        looked = bars.start("reading the trace")
-        arriving = survey(chosen, _trace_source(trace, chosen, seed, on_bad_row))
-        looked(1.0)
+        arriving = survey_with_bar(bars, chosen, _trace_source(trace, chosen, seed, on_bad_row))
         writer = None
         if out_dir is not None:
             folder = stack.enter_context(run_directory(out_dir, overwrite=overwrite))
             writer = stack.enter_context(ReplayWriter(folder, arriving.survey.sources))
+        horizon_s = horizon_of(arriving.survey.span_s)
         runs: list[ReplayRun] = []
         if fixed is not None:
             name = f"plan[{fixed.policy}]"
             sink = writer.sink(name, seed) if writer else None
-            runs.append(replay_plan(chosen, arriving, fixed, options, sink=sink, progress=bars.start(name)))
+            step = bars.start(name, horizon_s)
+            runs.append(replay_plan(chosen, arriving, fixed, options, sink=sink, progress=step))
+            step(1.0)
         for item in policies:
             sink = writer.sink(item.name, seed) if writer else None
-            step = bars.start(item.name)
+            step = bars.start(item.name, horizon_s)
             runs.append(replay_policy(chosen, arriving, item, options, sink=sink, progress=step))
             step(1.0)
         figures: list[str] = []
@@ -280,11 +290,13 @@ def replay(
         say(f"results and figures in {out_dir}: {', '.join(figures)}")
 
 
-def _trace_source(paths: list[str] | None, scenario: Scenario, seed: int, on_bad_row: OnBadRow) -> TraceSource:
+def _trace_source(
+    paths: list[str] | None, scenario: Scenario, seed: int, on_bad_row: OnBadRow, duration_s: float | None = None
+) -> TraceSource:
     if paths:
         return trace_files(paths, on_bad_row)
     stand_in = scenario.file.synthetic
-    return synthetic_trace(stand_in.profile, stand_in.duration_s, stand_in.rate_factor, seed)
+    return synthetic_trace(stand_in.profile, duration_s or stand_in.duration_s, stand_in.rate_factor, seed)
 
 
 def _tell_about_rows(reads: Sequence[TraceRead]) -> None:
@@ -389,36 +401,22 @@ def stress_command(
     policies = make_policies(policy, DEFAULT_POLICIES)
     if out_dir is not None:
         refuse_existing(out_dir, overwrite=overwrite)
-    used = None
-    if problem is not None:
-        if trace:
-            raise InputError("--problem is stressed analytically and takes no trace")
-        data, chosen, arriving = read_problem(problem), None, None
-        stop = StoppingRule(time_limit_s=time_limit)
-    else:
-        chosen = load_scenario(scenario)
-        data = nominal_problem(chosen)
-        stand_in = chosen.file.synthetic
-        source: TraceSource = (
-            trace_files(trace, OnBadRow.ERROR)
-            if trace
-            else synthetic_trace(stand_in.profile, duration_s, stand_in.rate_factor, seed)
-        )
-        arriving = survey(chosen, source)
-        stop = chosen.file.stop.rule()
-        used = engine_for(engine, UserFunctions())
+    arriving, simulate = None, None
     with progress_bars() as bars:
-        points = stress(
-            data,
-            policies,
-            inflation,
-            stop=stop,
-            seed=seed,
-            scenario=chosen,
-            arriving=arriving,
-            engine=used,
-            progress=bars.start("stress"),
-        )
+        if problem is not None:
+            if trace:
+                raise InputError("--problem is stressed analytically and takes no trace")
+            data, stop = read_problem(problem), StoppingRule(time_limit_s=time_limit)
+        else:
+            chosen = load_scenario(scenario)
+            data, stop = nominal_problem(chosen), chosen.file.stop.rule()
+            functions = functions_for(chosen)
+            used = engine_for(engine, functions)
+            arriving = survey_with_bar(bars, chosen, _trace_source(trace, chosen, seed, OnBadRow.ERROR, duration_s))
+            options = ReplayOptions(interval_s=300.0, seed=seed, engine=used, functions=functions)
+            simulate = partial(simulated_point, chosen, arriving, options)
+        step = bars.start("stress")
+        points = stress(data, policies, inflation, stop=stop, seed=seed, simulate=simulate, progress=step)
     result: dict[str, Any] = {"problem": data.name, "runs": [point.to_dict() for point in points]}
     if out_dir is not None:
         _write_stress(out_dir, overwrite, result, points, {"factors": inflation, "seed": seed})

@@ -8,9 +8,9 @@ from typing import Any
 import matplotlib
 import matplotlib.patches
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.load import replicas_ready
 from experiments.metrics import COST_PARTS, cost_by_interval, gpus_by_tier, interval_edges, interval_table
@@ -32,6 +32,7 @@ TIER_COLOURS = (
     "#44AA99",
     "#999933",
 )
+CLOCK_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 METADATA = {"Software": None, "Creation Time": None}  # the same picture, the same bytes
 STYLE: dict[str, Any] = {
     "font.size": 10,
@@ -78,6 +79,12 @@ def draw_replay(scenario: Scenario, runs: Sequence[ReplayRun], folder: Path) -> 
     return paths
 
 
+def _clock(runs: Sequence[ReplayRun]) -> tuple[float, str]:
+    """Seconds of the unit that suits the length of the runs, and its name."""
+    horizon_s = max(run.result.horizon_s for run in runs)
+    return next(((size, unit) for size, unit in CLOCK_UNITS if horizon_s > 5 * size), CLOCK_UNITS[-1])
+
+
 def _single(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -89,7 +96,7 @@ def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
     """One panel per policy, side by side, on shared axes."""
     columns = min(count, 3)
     rows = -(-count // columns)
-    figure = Figure(figsize=(max(4.2 * columns, 6.0), 3.6 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(max(4.2 * columns, 8.0), 3.6 * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for extra in axes.flat[count:]:
         extra.set_visible(False)
@@ -98,11 +105,12 @@ def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
 
 
 def _cost_over_time(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
-    figure, axes = _single("Money spent", "time [min]", "cost since the start [USD]")
+    unit_s, unit = _clock(runs)
+    figure, axes = _single("Money spent", f"time [{unit}]", "cost since the start [USD]")
     for index, run in enumerate(runs):
         edges = interval_edges(run.result, run.tally.starts_s)
         cost = sum(cost_by_interval(scenario, run.result, run.tally).values())
-        axes.plot(edges / 60, np.concatenate([[0.0], np.cumsum(cost)]), label=run.policy, **_line(index))
+        axes.plot(edges / unit_s, np.concatenate([[0.0], np.cumsum(cost)]), label=run.policy, **_line(index))
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
     axes.legend(title="policy")
@@ -129,6 +137,7 @@ def _cost_parts(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
 
 def _gpus_over_time(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
     del scenario
+    unit_s, unit = _clock(runs)
     figure, panels = _grid(len(runs), "GPUs rented, by tier")
     end_s = max(run.result.horizon_s for run in runs)
     times_s = np.unique(
@@ -142,12 +151,12 @@ def _gpus_over_time(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
     for axes, run, count in zip(panels, runs, counts, strict=True):
         used = [tier for tier in tiers if tier in count]
         if used:
-            axes.stackplot(times_s / 60, [count[t] for t in used], colors=[colour[t] for t in used], step="post")
-        axes.set(title=run.policy, xlabel="time [min]")
-        axes.set_xlim(0, end_s / 60)
+            axes.stackplot(times_s / unit_s, [count[t] for t in used], colors=[colour[t] for t in used], step="post")
+        axes.set(title=run.policy, xlabel=f"time [{unit}]")
+        axes.set_xlim(0, end_s / unit_s)
     panels[0].set_ylabel("GPUs rented")
     handles = [matplotlib.patches.Patch(color=colour[tier], label=tier) for tier in tiers]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, max(1, len(handles))))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, max(1, len(handles))))
     return figure
 
 
@@ -165,6 +174,10 @@ def _latency_cdf(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
             values, share = getattr(run.tally, column).curve()
             axes.step(values, share, where="post", label=run.policy, **_line(index))
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        if np.ptp(np.log10(axes.get_xlim())) < 2:  # too few powers of ten to read a value from
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.set_xlabel(label)
         axes.set_ylim(0, 1.01)
     panels[0].set_ylabel("share of served requests")
@@ -174,7 +187,9 @@ def _latency_cdf(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
 
 
 def _violations_over_time(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
-    figure, axes = _single("Requests out of their SLO or not served", "time of arrival [min]", "share of arrivals [%]")
+    unit_s, unit = _clock(runs)
+    title = "Requests out of their SLO or not served"
+    figure, axes = _single(title, f"time of arrival [{unit}]", "share of arrivals [%]")
     for index, run in enumerate(runs):
         table = interval_table(scenario, run.tally)
         sums = table.groupby("interval_start_s")[["arrived", "served", "slo_violations"]].sum()
@@ -182,7 +197,7 @@ def _violations_over_time(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figu
             share = 100 * (sums["arrived"] - sums["served"] + sums["slo_violations"]) / sums["arrived"]
         edges = interval_edges(run.result, run.tally.starts_s)
         values = np.append(share.to_numpy(), share.to_numpy()[-1])
-        axes.step(edges / 60, values, where="post", label=run.policy, **_line(index))
+        axes.step(edges / unit_s, values, where="post", label=run.policy, **_line(index))
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
     axes.legend(title="policy")
@@ -190,25 +205,26 @@ def _violations_over_time(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figu
 
 
 def _demand_and_capacity(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
-    figure, panels = _grid(len(runs), "Demand against capacity: replicas needed at their limit, and replicas ready")
     del scenario
+    unit_s, unit = _clock(runs)
+    figure, panels = _grid(len(runs), "Demand against capacity: replicas needed at their limit, and replicas ready")
     for axes, run in zip(panels, runs, strict=True):
         edges = np.append(run.tally.load_starts_s, run.result.horizon_s)
         needed = run.tally.work_s / np.diff(edges)
         ready = replicas_ready(run.result, edges)
-        _steps(axes, edges, needed, color="#D55E00", linewidth=1.2, label="needed by the demand (per minute)")
-        _steps(axes, edges, ready, color="#0072B2", linewidth=2.0, label="ready")
-        axes.set(title=run.policy, xlabel="time [min]")
-        axes.set_xlim(0, edges[-1] / 60)
-        axes.set_ylim(bottom=0)
+        for values, colour, width, label in (
+            (needed, "#D55E00", 1.2, "needed by the demand"),
+            (ready, "#0072B2", 2.0, "ready"),
+        ):
+            ends = np.append(values, values[-1])
+            axes.step(edges / unit_s, ends, where="post", color=colour, linewidth=width, label=label)
+        axes.set(title=run.policy, xlabel=f"time [{unit}]")
+        axes.set_xlim(0, edges[-1] / unit_s)
+    panels[0].set_ylim(bottom=0)  # of all panels, once all is drawn: it ends the scaling
     panels[0].set_ylabel("replicas")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
-
-
-def _steps(axes: Axes, edges: npt.NDArray[np.float64], values: npt.NDArray[np.float64], **style: Any) -> None:
-    axes.step(edges / 60, np.append(values, values[-1]), where="post", **style)
 
 
 def draw_stress(points: Sequence[StressPoint], folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ with its own routing is replayed in a world that is slower and errs more by the 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from experiments.demand import expected_demand
@@ -15,7 +15,6 @@ from experiments.replay import Arriving, ReplayOptions, reality_of, replay_plan
 from experiments.scenario import Scenario
 from policies.judged import judged_plan
 from policies.routing import route
-from simulator.engine import ChosenEngine, choose_engine
 from simulator.plan import Plan, plan_arrays, plan_cost_usd
 from simulator.policy import Policy, StoppingRule
 from simulator.problem import PlanningProblem
@@ -64,12 +63,11 @@ def analytic_point(problem: PlanningProblem, plan: Plan, factor: float) -> dict[
 
 
 def simulated_point(
-    scenario: Scenario, arriving: Arriving, plan: Plan, factor: float, seed: int, engine: ChosenEngine
+    scenario: Scenario, arriving: Arriving, options: ReplayOptions, plan: Plan, factor: float
 ) -> dict[str, Any]:
     """The plan with its own routing in a world that is worse by the factor."""
     reality = reality_of(scenario, delay_factor=factor, error_factor=factor)
-    options = ReplayOptions(interval_s=300.0, seed=seed, engine=engine, reality=reality)
-    run = replay_plan(scenario, arriving, plan, options)
+    run = replay_plan(scenario, arriving, plan, replace(options, reality=reality))
     arrived = run.tally.count("arrived")
     return {
         "cost_usd": run.summary["cost_usd"],
@@ -91,32 +89,27 @@ def stress(
     *,
     stop: StoppingRule,
     seed: int,
-    scenario: Scenario | None = None,
-    arriving: Arriving | None = None,
-    engine: ChosenEngine | None = None,
+    simulate: Callable[[Plan, float], Mapping[str, Any]] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> list[StressPoint]:
     """Evaluate every policy's nominal plan at every factor.
 
     Parameters
     ----------
-    scenario, arriving, engine
-        The world to simulate in, its arrivals and what simulates; without them only the analytic way is gone.
+    simulate
+        `simulated_point` of a plan and a factor; without it only the analytic way is gone.
     """
     points = []
     for p, policy in enumerate(policies):
         plan, _ = judged_plan(policy, problem, incumbent=None, stop=stop, seed=seed)
         for f, factor in enumerate(factors):
-            simulated = None
-            if scenario is not None and arriving is not None:
-                simulated = simulated_point(scenario, arriving, plan, factor, seed, engine or choose_engine())
             points.append(
                 StressPoint(
                     policy=policy.name,
                     seed=seed,
                     factor=factor,
                     analytic=analytic_point(problem, plan, factor),
-                    simulated=simulated,
+                    simulated=None if simulate is None else simulate(plan, factor),
                 )
             )
             if progress is not None:

@@ -139,11 +139,15 @@ class RequestLife:
 
 
 def log_frames(log: TokenLog) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Segments and events of a log as tables, all int64 but the kind of an event, which is a word."""
+    """Segments and events of a log as tables: the kind of an event is a word, and times stand there in seconds too."""
     segments = pd.DataFrame(log.segments, columns=list(SEGMENT_COLUMNS))
     events = pd.DataFrame(log.events, columns=list(EVENT_COLUMNS))
     words = np.array([kind.name.lower() for kind in LifeEvent], dtype=object)
-    return segments, events.assign(kind=pd.Series(words[log.events[:, 1]], dtype=object))
+    kinds = pd.Series(words[log.events[:, 1]], dtype=object)
+    return (
+        segments.assign(start_s=segments["start_tick"] / TICKS_PER_S),
+        events.assign(kind=kinds, time_s=events["tick"] / TICKS_PER_S),
+    )
 
 
 def read_life(directory: Path, request: int, policy: str | None) -> RequestLife:
@@ -211,11 +215,12 @@ class _Event:
 
 def rebuild_life(request: int, row: Any, event_rows: pd.DataFrame, segment_rows: pd.DataFrame) -> RequestLife:
     """The life of a request from its row of `REQUEST_COLUMNS`, its events, and all segments of its replicas."""
-    events = [_Event(LifeEvent[kind.upper()], *rest) for _, kind, *rest in event_rows.itertuples(index=False)]
+    rows = event_rows[list(EVENT_COLUMNS)].itertuples(index=False)
+    events = [_Event(LifeEvent[kind.upper()], *rest) for _, kind, *rest in rows]
     arrival = to_ticks(row.arrival_s)
     outcome = Outcome[row.outcome.upper()]
     first_token = None if pd.isna(row.ttft_s) else arrival + to_ticks(row.ttft_s)
-    stages = _stages(row, first_token, events, segment_rows.to_numpy(np.int64))
+    stages = _stages(row, first_token, events, segment_rows[list(SEGMENT_COLUMNS)].to_numpy(np.int64))
     routed = events[0].tick if events else None
     if routed != arrival and (events or outcome in (Outcome.FAILED, Outcome.IN_FLIGHT)):
         stages.insert(0, Stage(kind=StageKind.UNROUTED, replica=None, start_tick=arrival, end_tick=routed))

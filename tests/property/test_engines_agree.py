@@ -79,8 +79,11 @@ def workloads(draw, size=60):
 
 @st.composite
 def plans(draw, most=3):
-    """Deployments come and go; a share of each type may be left unmet, all of it if nothing is deployed."""
-    replicas = {tier: n for tier in TIERS if (n := draw(st.integers(0, most)))}
+    """Deployments come and go; a share of each type may be left unmet, all of it if nothing is deployed.
+
+    A deployment of no replicas may be named too: requests that are routed to it wait for one.
+    """
+    replicas = {tier: max(n, 0) for tier in TIERS if (n := draw(st.sampled_from([0, *range(-1, most + 1)])))}
     shares, unmet = {}, {}
     for name in TYPES:
         weights = [draw(st.integers(0, 3)) for _ in replicas]
@@ -244,6 +247,31 @@ def test_many_replicas_up_to_overload(seed, replicas, balancer, spec, load, grac
         grace=grace,
         balancer=balancer,
         seed=seed,
+    )
+
+
+@settings(deadline=None, max_examples=40)
+@given(SEEDS, BALANCER, st.sampled_from([0, 200]))
+def test_many_deployments_and_types(seed, balancer, per_ticks):
+    """Up to forty deployments, of which each plan takes some."""
+    rng = np.random.default_rng(seed)
+    tiers, types = [f"t{k}" for k in range(40)], tuple("pqrstuv")
+    specs = [batching(60, 32, 3, 1, 1), static(60, 2, 1, 2), batching(base=2)]
+    plans = []
+    for _ in range(4):
+        chosen = rng.choice(tiers, rng.integers(1, 41), replace=False).tolist()
+        shares = {name: dict.fromkeys(rng.choice(chosen, min(3, len(chosen)), replace=False), 0.3) for name in types}
+        plans.append(plan({tier: int(rng.integers(1, 3)) for tier in chosen}, shares, dict.fromkeys(types, 0.1)))
+    columns = np.cumsum(rng.integers(0, 5, 150)), *rng.integers(0, 25, (2, 150)), rng.integers(0, len(types), 150)
+    check(
+        list(zip(*(column.tolist() for column in columns), strict=True)),
+        plans,
+        {tier: offer(specs[k % 3], startup=10 * (k % 4)) for k, tier in enumerate(tiers)},
+        types=types,
+        interval=80,
+        balancer=balancer,
+        seed=seed,
+        reality=Reality(failures_per_replica_h=3600 * TICKS_PER_S / per_ticks if per_ticks else 0.0),
     )
 
 

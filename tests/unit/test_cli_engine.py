@@ -21,7 +21,7 @@ MACHINE = {"engine", "planning_s", "engine_cpu_s", "wall_s"}
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working directory with the examples and four minutes of the shipped scenario, with more requests and replicas."""
+    """A working directory with the examples and four minutes of the shipped scenario, with more requests."""
     shipped = (ROOT / "experiments" / "scenarios" / "azure-2023.toml").read_text()
     assert "[synthetic]" not in shipped
     cut = shipped.replace("[engine]", "[synthetic]\nduration_s = 240\nrate_factor = 3\n\n[engine]", 1)

@@ -301,8 +301,10 @@ def test_folders_that_hold_no_life(tmp_path):
 
 def test_tables_of_a_log():
     segments, events = log_frames(Bench([(0, 1, 2)], [A], batching(), token_log=True).run().log)
-    assert list(segments) == list(SEGMENT_COLUMNS)
-    assert list(events) == list(EVENT_COLUMNS)
+    assert list(segments) == [*SEGMENT_COLUMNS, "start_s"]
+    assert list(events) == [*EVENT_COLUMNS, "time_s"]
+    assert (segments["start_s"] * TICKS_PER_S == segments["start_tick"]).all()
+    assert (events["time_s"] * TICKS_PER_S == events["tick"]).all()
     assert events["kind"].tolist() == ["queued", "admitted", "decoding", "finished"]
-    numbers = [*segments.dtypes, *events.drop(columns="kind").dtypes]
+    numbers = [*segments.drop(columns="start_s").dtypes, *events.drop(columns=["kind", "time_s"]).dtypes]
     assert set(numbers) == {np.dtype(np.int64)}
