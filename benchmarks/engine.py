@@ -1,8 +1,8 @@
 """How fast the engines are: `python benchmarks/engine.py`, or `--only cells|week|replan|peer`.
 
 Every figure is measured in a process of its own, so that its memory and its caches are its own. Requests per CPU second
-are those of the engine: planning, reading and writing do not count, start-up and compilation neither. `best` is the best
-of the repetitions, `median` their median: this machine may have other work to do.
+are those of the engine: planning, reading and writing do not count, start-up and compilation neither. `best` is the
+best of the repetitions, `median` their median: this machine may have other work to do.
 
 - *cells*: both engines and the naive SimPy model over replicas and load, Poisson arrivals, exponential lengths with
   means of 1,000 input and 200 output tokens, round robin. The compiled engine runs two million requests; it is compared
@@ -10,8 +10,8 @@ of the repetitions, `median` their median: this machine may have other work to d
 - *week*: 44.1 million requests over seven days, a day and night in the rate, tokens like those of the Azure trace of
   2023, 64 replicas, streamed; with and without a re-plan every five minutes that changes the fleet by one replica.
 - *peer*: the Azure 2023 conversation trace on 8 replicas beside DynoSim, in one run (needs TOKENFLEET_DATA). Our step
-  time is then DynoSim's default one as far as four coefficients can tell it (mean TTFT and E2E within 1 %), so that both
-  do the same number of steps.
+  time is then DynoSim's default one as far as four coefficients can tell it (mean TTFT and E2E within 1 % at the
+  trace's own speed), so that both do the same number of steps.
 """
 
 import argparse
@@ -24,7 +24,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
