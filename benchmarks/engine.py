@@ -315,7 +315,7 @@ def cells(repetitions: int) -> list[str]:
         for load in LOADS:
             cell: dict[str, Any] = {"replicas": replicas, "load": load}
             fast = in_child("cell", engine="compiled", requests=MANY_REQUESTS, repetitions=repetitions, **cell)
-            few = max(12_000, 250 * replicas)
+            few = max(12_000, min(250 * replicas, 64_000))
             same, slow, naive = (
                 in_child("cell", engine=name, requests=few, repetitions=repetitions if few < 50_000 else 2, **cell)
                 for name in ("compiled", "reference", "naive")

@@ -159,8 +159,8 @@ def check(*args, **kwargs):
     return story
 
 
-MANY = settings(deadline=None, max_examples=250)
-SOME = settings(deadline=None, max_examples=150)
+MANY = settings(deadline=None, max_examples=200)
+SOME = settings(deadline=None, max_examples=120)
 
 
 @MANY
@@ -250,7 +250,7 @@ def test_many_replicas_up_to_overload(seed, replicas, balancer, spec, load, grac
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(SEEDS, BALANCER, st.sampled_from([0, 200]))
 def test_many_deployments_and_types(seed, balancer, per_ticks):
     """Up to forty deployments, of which each plan takes some."""
