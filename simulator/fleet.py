@@ -190,11 +190,10 @@ class Fleet:
         wanted = replicas_by_deployment(plan)
         for deployment in self.deployments:
             surplus = len(deployment.ready) - wanted.get(deployment.key, 0)
-            # The least loaded drain first, the newest of equals.
-            for replica in sorted(deployment.ready, key=lambda r: (r.service.outstanding_tokens, -r.number))[
-                : max(0, surplus)
-            ]:
-                self.drain(replica, now)
+            if surplus > 0:  # the least loaded drain first, the newest of equals
+                order = sorted(deployment.ready, key=lambda r: (r.service.outstanding_tokens, -r.number))
+                for replica in order[:surplus]:
+                    self.drain(replica, now)
 
     def _routing_of(self, plan: Plan) -> tuple[RoutingTable, ...]:
         index = {item.configuration.pair: self._index[deployment_key(item.configuration)] for item in plan.deployments}
