@@ -1,6 +1,7 @@
 """The policy port: what a planner must offer, and when it may stop."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from simulator.plan import Plan
@@ -8,8 +9,17 @@ from simulator.problem import PlanningProblem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SearchProgress:
+    """How far a search has come: the best plan and the proven bound so far, None where there is none yet."""
+
+    seconds: float  # since the search began
+    cost_usd: float | None
+    bound_usd: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoppingRule:
-    """When a policy stops.
+    """When a policy stops, and whom it tells meanwhile.
 
     Everything but the time limit is deterministic. A replay relies on the deterministic rules, so that its results do
     not depend on the machine; the time limit is only a safety net there, and a plan that hit it says so in its status.
@@ -20,6 +30,8 @@ class StoppingRule:
     max_nodes: int | None = None  # of a branch-and-bound tree
     starts: int = 12  # of a multi-start heuristic
     iterations: int = 200  # of a local search, per start
+    # Called with each better plan or bound that an exact policy finds; it must not change the search.
+    report: Callable[[SearchProgress], None] | None = field(default=None, compare=False, repr=False)
 
 
 class Policy(Protocol):
