@@ -26,15 +26,17 @@ from experiments.replay import Arriving, ReplayOptions, ReplayRun, horizon_of, r
 from experiments.scenario import Scenario, load_scenario
 from experiments.store import MARKER, ReplayWriter, refuse_existing, run_directory, specification, to_json, versions
 from experiments.stress import StressPoint, nominal_problem, simulated_point, stress
-from experiments.tables import check_lines, plan_table, replay_table, stress_table
+from experiments.tables import check_lines, plan_lines, plan_table, replay_table, stress_table, verdict_lines
 from experiments.timeline import life_dict, life_lines, read_life
-from policies.checker import check
-from policies.judged import judged_plan
+from policies.certificate import read_certificate, verify, write_certificate
+from policies.checker import CheckReport, check
+from policies.judged import judged_plan, judged_proof
+from policies.proof import Effort, Prover
 from policies.registry import make_policy
 from simulator.engine import ChosenEngine, choose_engine
 from simulator.errors import InputError, TokenfleetError
 from simulator.files import plan_to_dict, read_plan, read_problem, write_plan
-from simulator.policy import Policy, StoppingRule
+from simulator.policy import Policy, SearchProgress, StoppingRule
 from traces.registry import OnBadRow, TraceRead
 from traces.source import TraceSource
 
@@ -115,6 +117,28 @@ class Bars:
             self._progress.refresh()
 
         update(0.0)
+        return update
+
+    def search(self, name: str) -> Callable[[SearchProgress], None] | None:
+        """Start a bar that shows how a search closes its gap; None where nobody would see it."""
+        if self._progress.disable:
+            self._reached[name] = f"{name} was searching"
+            return None
+        task = self._progress.add_task(escape(name), total=1.0)
+
+        def update(progress: SearchProgress) -> None:
+            cost, bound = progress.cost_usd, progress.bound_usd
+            told = [name]
+            told += [] if cost is None else [f"cost {cost:.4g} USD"]
+            told += [] if bound is None else [f"bound {bound:.4g} USD"]
+            if cost is not None and bound is not None:
+                gap = max(0.0, cost - bound) / max(abs(cost), 1e-12)
+                told.append(f"gap {gap:.2%}")
+                self._progress.update(task, completed=1.0 - gap)
+            self._reached[name] = ", ".join(told)
+            self._progress.update(task, description=escape(", ".join(told)))
+            self._progress.refresh()
+
         return update
 
     def reached(self) -> str:
@@ -324,52 +348,82 @@ def plan(
     time_limit: Annotated[float | None, typer.Option(min=0.001, help="Seconds; the best plan so far is kept.")] = None,
     seed: SeedOption = 0,
     out_file: Annotated[Path | None, typer.Option("--out", help="Write the plan (tokenfleet-plan/1) here.")] = None,
+    certificate_file: Annotated[
+        Path | None,
+        typer.Option("--certificate", help="Write the proof of the bound (tokenfleet-certificate/1) here; .gz to zip."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Plan one problem with one policy.
 
-    Example: `tokenfleet plan --problem 6x6x10-seed0.json.gz --policy milp --time-limit 60 --out plan.json`
+    Example: `tokenfleet plan --problem 6x6x10-seed0.json.gz --policy exact --out plan.json --certificate proof.json.gz`
     """
     data = read_problem(problem)
     chosen = make_policies([policy], [])[0]
-    stop = StoppingRule(time_limit_s=time_limit)
-    made, report = judged_plan(chosen, data, incumbent=None, stop=stop, seed=seed)
+    if certificate_file is not None and not isinstance(chosen, Prover):
+        raise InputError(f"--certificate: policy {chosen.name!r} proves no bound that can be checked; exact does")
+    effort: Effort | None = None
+    report: CheckReport | None
+    with progress_bars() as bars:
+        stop = StoppingRule(time_limit_s=time_limit, report=bars.search(chosen.name))
+        if isinstance(chosen, Prover):
+            proof, report = judged_proof(chosen, data, incumbent=None, stop=stop, seed=seed)
+            made, effort = proof.plan, proof.effort
+            if certificate_file is not None:
+                write_certificate(certificate_file, proof.certificate)
+        else:
+            made, report = judged_plan(chosen, data, incumbent=None, stop=stop, seed=seed)
     if out_file is not None:
         write_plan(out_file, made)
     if as_json:
-        print_json(plan_to_dict(made))
+        print_json({**plan_to_dict(made), "effort": None if effort is None else asdict(effort)})
         return
     out.print(plan_table(made, report.cost_parts_usd if report else {}))
-    bound = "none proven" if made.bound_usd is None else f"{made.bound_usd:.6f} USD, gap {made.gap:.3%}"
-    say(f"cost {made.cost_usd:.6f} USD per {data.period_h:g} h; bound {bound}; {made.status}")
-    say(f"planned in {made.seconds:.2f} s; the checker accepts the plan")
+    for line in plan_lines(made, effort, data.period_h):
+        say(line)
+    if certificate_file is not None:
+        say(f"proof of the bound: tokenfleet check --problem {problem} --certificate {certificate_file}")
 
 
 @app.command("check")
 def check_plan(
-    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A tokenfleet-plan/1 file.")],
     problem: Annotated[Path, typer.Option("--problem", help="The tokenfleet-problem/1 file that it is for.")],
+    plan_file: Annotated[Path | None, typer.Argument(metavar="[PLAN]", help="A tokenfleet-plan/1 file.")] = None,
+    certificate_file: Annotated[
+        Path | None, typer.Option("--certificate", help="A tokenfleet-certificate/1 file: the proof of a bound.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Recompute every constraint and the cost of a plan from the problem alone; exit code 1 if one is broken.
+    """Check a plan, the proof of a bound, or both, from the problem alone, without a solver; exit code 1 if one fails.
 
-    Example: `tokenfleet check --problem 6x6x10-seed0.json.gz plan.json`
+    Of a plan every constraint and the cost are recomputed; of a certificate the bound is, from its multipliers.
+
+    Example: `tokenfleet check --problem 6x6x10-seed0.json.gz plan.json --certificate proof.json.gz`
     """
+    if plan_file is None and certificate_file is None:
+        raise InputError("nothing to check: give a PLAN, a --certificate, or both")
     data = read_problem(problem)
-    report = check(data, read_plan(plan_file))
+    made = None if plan_file is None else read_plan(plan_file)
+    certificate = None if certificate_file is None else read_certificate(certificate_file)
+    report = None if made is None else check(data, made)
+    verdict = None if certificate is None else verify(data, certificate)
+    accepted = (report is None or report.accepted) and (verdict is None or verdict.accepted)
     if as_json:
-        print_json(
-            {
-                "accepted": report.accepted,
-                "cost_usd": report.cost_usd,
-                "cost_parts_usd": report.cost_parts_usd,
-                "violations": [{**asdict(violation), "excess": violation.excess} for violation in report.violations],
-            }
-        )
+        result: dict[str, Any] = {"accepted": accepted}
+        if report is not None:
+            violations = [{**asdict(violation), "excess": violation.excess} for violation in report.violations]
+            result["cost_usd"] = report.cost_usd
+            result["cost_parts_usd"] = report.cost_parts_usd
+            result["violations"] = violations
+        if verdict is not None:
+            result["certificate"] = asdict(verdict)
+        print_json(result)
     else:
-        for line in check_lines(report):
+        for line in check_lines(report) if report is not None else []:
             say(line)
-    if not report.accepted:
+        for line in verdict_lines(verdict, report) if verdict is not None else []:
+            say(line)
+    if not accepted:
         raise typer.Exit(1)
 
 

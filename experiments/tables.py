@@ -7,7 +7,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from policies.certificate import Verdict
 from policies.checker import CheckReport
+from policies.proof import Effort
 from simulator.plan import Plan, describe
 
 DASH = "-"
@@ -81,6 +83,30 @@ def plan_table(plan: Plan, parts: Mapping[str, float]) -> Table:
     table.caption = ", ".join(f"{part.replace('_', ' ')} {value:.4f}" for part, value in parts.items()) + " USD"
     table.caption_justify = "left"
     return table
+
+
+def plan_lines(plan: Plan, effort: Effort | None, period_h: float) -> list[str]:
+    """Cost, bound, gap and seconds of a plan, and what the proof took."""
+    bound = "none proven" if plan.bound_usd is None else f"{plan.bound_usd:.6f} USD, gap {plan.gap:.4%}"
+    lines = [f"cost {plan.cost_usd:.6f} USD per {period_h:g} h; bound {bound}; {plan.status}"]
+    if effort is not None:
+        lines.append(
+            f"configurations {effort.configurations:,}, {effort.configurations_left:,} after fixing; "
+            f"root bound {effort.root_bound_usd:.6f} USD, {effort.nodes:,} nodes branched on"
+        )
+    seconds = "" if plan.seconds is None else f"planned in {plan.seconds:.2f} s; "
+    return [*lines, f"{seconds}the checker accepts the plan"]
+
+
+def verdict_lines(verdict: Verdict, report: CheckReport | None) -> list[str]:
+    """What the proof of a bound is worth, and how far the plan is from it."""
+    if not verdict.accepted:
+        return [f"certificate refused: {verdict.reason}"]
+    lines = [f"certificate accepted: no plan costs less than {verdict.bound_usd:.6f} USD ({verdict.nodes:,} nodes)"]
+    if report is not None:
+        gap = (report.cost_usd - verdict.bound_usd) / max(abs(report.cost_usd), 1e-12)
+        lines.append(f"the plan is at most {max(gap, 0.0):.4%} above the cheapest there is")
+    return lines
 
 
 def check_lines(report: CheckReport) -> list[str]:

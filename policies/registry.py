@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import cast
 
 from policies.adaptive import Agh
+from policies.exact import Exact
 from policies.greedy import Gh
 from policies.milp import Milp
 from policies.static import Static
@@ -54,6 +55,9 @@ POLICIES: dict[str, PolicyEntry] = {
     "gh": PolicyEntry(make=_switched(Gh), summary="greedy heuristic of arXiv 2604.07472"),
     "agh": PolicyEntry(make=_switched(Agh), summary="adaptive greedy: multi-start, relocate, consolidate, LP routing"),
     "milp": PolicyEntry(make=_plain(Milp()), summary="exact mixed-integer program (Pyomo, HiGHS) with bound and gap"),
+    "exact": PolicyEntry(
+        make=_plain(Exact()), summary="branch and price: the proven optimum, or a plan with its bound"
+    ),
     "static": PolicyEntry(
         make=lambda options: Static(make_policy(options or "agh")),
         summary="plan once with the policy in brackets (static[milp]; default agh), never again",

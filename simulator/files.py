@@ -6,10 +6,10 @@ import os
 import tempfile
 import zlib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from simulator.capacity import paper_problem
 from simulator.errors import InputError
@@ -17,10 +17,13 @@ from simulator.plan import Deployment, Plan, PlanStatus, Route
 from simulator.problem import Configuration, ModelSize, PlanningProblem, QueryType, TierSize
 from simulator.validation import StrictModel, input_error
 
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Degree = Annotated[int, Field(ge=1)]
+# Strict: Pydantic would take "5" and true for numbers. An integer is a good float all the same.
+Number = Annotated[float, Field(strict=True)]
+NonNegative = Annotated[float, Field(strict=True, ge=0)]
+Positive = Annotated[float, Field(strict=True, gt=0)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Count = Annotated[int, Field(strict=True, ge=1, le=10**9)]
+Degree = Annotated[int, Field(strict=True, ge=1, le=10**6)]
 
 
 class _QueryType(StrictModel):
@@ -47,7 +50,7 @@ class _Tier(StrictModel):
     name: str
     memory_gb: Positive
     compute_tflops: Positive
-    compute_efficiency: Annotated[float, Field(gt=0, le=1)]
+    compute_efficiency: Annotated[float, Field(strict=True, gt=0, le=1)]
     bandwidth_gb_s: Positive
     price_usd_per_gpu_h: NonNegative
     weight_factor: Positive
@@ -67,7 +70,7 @@ class _Problem(StrictModel):
     budget_usd: NonNegative
     storage_price_usd_per_gb_h: NonNegative
     storage_capacity_gb: NonNegative
-    max_replicas: Annotated[int, Field(ge=1)]
+    max_replicas: Count
     query_types: Annotated[tuple[_QueryType, ...], Field(min_length=1)]
     models: Annotated[tuple[_Model, ...], Field(min_length=1)]
     tiers: Annotated[tuple[_Tier, ...], Field(min_length=1)]
@@ -75,35 +78,35 @@ class _Problem(StrictModel):
     delay_s: tuple[tuple[NonNegative, ...], ...]
     error: tuple[tuple[NonNegative, ...], ...]
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        problems = []
-        for field in ("query_types", "models", "tiers"):
-            names = [item.name for item in getattr(self, field)]
-            problems += [f"{field} names {name!r} twice" for name in sorted({n for n in names if names.count(n) > 1})]
-        models, tiers = {m.name for m in self.models}, {t.name for t in self.tiers}
-        seen = set()
-        for a, c in enumerate(self.configurations):
-            if c.model not in models:
-                problems.append(f"configurations[{a}].model is {c.model!r}, which is not in models")
-            if c.tier not in tiers:
-                problems.append(f"configurations[{a}].tier is {c.tier!r}, which is not in tiers")
-            key = (c.model, c.tier, c.tensor_parallel, c.pipeline_parallel)
-            if key in seen:
-                problems.append(f"configurations[{a}] repeats an earlier configuration")
-            seen.add(key)
-        for field in ("delay_s", "error"):
-            rows = getattr(self, field)
-            if len(rows) != len(self.query_types):
-                problems.append(f"{field} has {len(rows)} rows, expected one per query type ({len(self.query_types)})")
-            problems += [
-                f"{field}[{i}] has {len(row)} values, expected one per configuration ({len(self.configurations)})"
-                for i, row in enumerate(rows)
-                if len(row) != len(self.configurations)
-            ]
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+
+def _inconsistencies(raw: _Problem) -> list[str]:
+    """Parts of a problem that do not fit together, each with its field's path."""
+    problems = []
+    for field in ("query_types", "models", "tiers"):
+        names = [item.name for item in getattr(raw, field)]
+        problems += [f"{field}[{n}].name: {name!r} again" for n, name in enumerate(names) if name in names[:n]]
+    models, tiers = {m.name for m in raw.models}, {t.name for t in raw.tiers}
+    seen = set()
+    for a, c in enumerate(raw.configurations):
+        if c.model not in models:
+            problems.append(f"configurations[{a}].model: {c.model!r} is not in models")
+        if c.tier not in tiers:
+            problems.append(f"configurations[{a}].tier: {c.tier!r} is not in tiers")
+        key = (c.model, c.tier, c.tensor_parallel, c.pipeline_parallel)
+        if key in seen:
+            problems.append(f"configurations[{a}]: repeats an earlier configuration")
+        seen.add(key)
+    types, configurations = len(raw.query_types), len(raw.configurations)
+    for field in ("delay_s", "error"):
+        rows = getattr(raw, field)
+        if len(rows) != types:
+            problems.append(f"{field}: expected {types} rows, one per query type, found {len(rows)}")
+        problems += [
+            f"{field}[{i}]: expected {configurations} values, one per configuration, found {len(row)}"
+            for i, row in enumerate(rows)
+            if len(row) != configurations
+        ]
+    return problems
 
 
 class _Deployment(StrictModel):
@@ -111,7 +114,7 @@ class _Deployment(StrictModel):
     tier: str
     tensor_parallel: Degree
     pipeline_parallel: Degree
-    replicas: Annotated[int, Field(ge=1)]
+    replicas: Count
     tpot_target_s: Positive | None = None
 
 
@@ -132,8 +135,8 @@ class _Plan(StrictModel):
     problem: str
     policy: str
     status: PlanStatus = PlanStatus.FEASIBLE
-    cost_usd: float
-    bound_usd: float | None
+    cost_usd: Number
+    bound_usd: Number | None
     seconds: NonNegative | None
     deployments: tuple[_Deployment, ...]
     routing: tuple[_Route, ...]
@@ -193,6 +196,8 @@ def read_problem(path: Path) -> PlanningProblem:
         raw = _Problem.model_validate(read_json(path))
     except ValidationError as error:
         raise input_error(str(path), error) from None
+    if problems := _inconsistencies(raw):
+        raise InputError(f"{path}: {problem}" for problem in problems)
     return paper_problem(
         name=raw.name,
         period_h=raw.period_h,

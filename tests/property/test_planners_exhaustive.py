@@ -9,6 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from policies.certificate import verify
 from policies.checker import check
 from policies.registry import make_policy
 from policies.routing import route
@@ -165,6 +166,31 @@ def optimum_usd(problem):
     return min((cost for cost in costs if cost is not None), default=None)
 
 
+@settings(max_examples=25, deadline=None, phases=set(Phase) - {Phase.shrink})
+@given(problem=problems())
+def test_exact_reaches_the_optimum_by_itself_and_proves_it(problem):
+    optimum = optimum_usd(problem)
+    with pytest.MonkeyPatch.context() as patch:  # no plan to start from, so that the tree has something to do
+        patch.setattr("policies.exact.policy.Agh.plan", no_plan)
+        try:
+            proof = make_policy("exact").prove(problem, incumbent=None, stop=StoppingRule(), seed=0)
+        except InfeasibleError:
+            assert optimum is None
+            return
+    assert optimum is not None
+    assert check(problem, proof.plan).violations == ()
+    assert proof.plan.status is PlanStatus.OPTIMAL
+    assert proof.plan.cost_usd == pytest.approx(optimum, rel=1e-5, abs=1e-6)
+    assert proof.plan.bound_usd == pytest.approx(optimum, rel=1e-5, abs=1e-6)
+    verdict = verify(problem, proof.certificate)
+    assert verdict.accepted, verdict.reason
+    assert verdict.bound_usd == proof.certificate.bound_usd == pytest.approx(proof.plan.bound_usd)
+
+
+def no_plan(*_, **__):
+    raise InfeasibleError("not asked")
+
+
 def plan(problem, policy):
     """The plan of a policy, None if it finds none; never one that the checker refuses."""
     try:
@@ -255,7 +281,7 @@ def two_routes(**changes):
     return paper_problem(**(parts | changes))
 
 
-@pytest.mark.parametrize("policy", ["gh", "agh", "milp"])
+@pytest.mark.parametrize("policy", ["gh", "agh", "milp", "exact"])
 def test_an_error_slo_of_zero_leaves_the_exact_route(policy):
     problem = two_routes()
     made = plan(problem, policy)
@@ -263,7 +289,7 @@ def test_an_error_slo_of_zero_leaves_the_exact_route(policy):
     assert [deployment.configuration.tier for deployment in made.deployments] == ["s"]
 
 
-@pytest.mark.parametrize("policy", ["gh", "agh", "milp"])
+@pytest.mark.parametrize("policy", ["gh", "agh", "milp", "exact"])
 def test_a_type_that_asks_nothing_is_served_by_a_replica_all_the_same(policy):
     """No arrivals use no capacity, but a route needs a replica, and an unmet cap of zero needs a route."""
     chat = two_routes().query_types[0]
@@ -272,7 +298,7 @@ def test_a_type_that_asks_nothing_is_served_by_a_replica_all_the_same(policy):
     assert made.cost_usd == pytest.approx(optimum_usd(problem)) == 0.5
 
 
-@pytest.mark.parametrize("policy", ["gh", "agh", "milp"])
+@pytest.mark.parametrize("policy", ["gh", "agh", "milp", "exact"])
 def test_without_any_usable_route_nothing_is_served(policy):
     """What `batching_problem` gives where no configuration is fast enough and everything may stay unmet."""
     full = two_routes()

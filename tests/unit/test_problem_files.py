@@ -160,6 +160,17 @@ def test_weights_that_do_not_fit_rule_a_route_out(write):
         (("storage_price_usd_per_gb_h",), -0.1, "storage_price_usd_per_gb_h", "found -0.1"),
         (("max_replicas",), 0, "max_replicas", "greater than or equal to 1, found 0"),
         (("max_replicas",), 2.5, "max_replicas", "found 2.5"),
+        (("max_replicas",), 10**30, "max_replicas", "less than or equal to 1000000000, found 1000"),
+        (
+            ("configurations", 0, "tensor_parallel"),
+            10**30,
+            "configurations[0].tensor_parallel",
+            "less than or equal to",
+        ),
+        (("storage_capacity_gb",), -math.inf, "storage_capacity_gb", "finite number, found -inf"),
+        (("configurations", 0, "pipeline_parallel"), MISSING, "configurations[0].pipeline_parallel", "Field required"),
+        (("configurations",), MISSING, "configurations", "Field required"),
+        (("delay_s", 0), [], "delay_s[0]", "expected 2 values"),
         (("query_types", 0, "arrival_per_h"), -1, "query_types[0].arrival_per_h", "found -1"),
         (("query_types", 0, "delay_slo_s"), 0, "query_types[0].delay_slo_s", "greater than 0"),
         (("query_types", 0, "unmet_cap"), 1.1, "query_types[0].unmet_cap", "less than or equal to 1, found 1.1"),
@@ -182,21 +193,77 @@ def test_each_mistake_in_a_problem_is_named_with_its_field(write, path, value, f
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        (("delay_s", 1), [1.0], "delay_s[1] has 1 values, expected one per configuration (2)"),
-        (("error", 0), [0.1] * 3, "error[0] has 3 values, expected one per configuration (2)"),
-        (("delay_s",), [[1.0, 1.0]], "delay_s has 1 rows, expected one per query type (2)"),
-        (("error",), [[0.0, 0.0]] * 3, "error has 3 rows, expected one per query type (2)"),
-        (("configurations", 0, "model"), "huge", "configurations[0].model is 'huge', which is not in models"),
-        (("configurations", 1, "tier"), "tpu", "configurations[1].tier is 'tpu', which is not in tiers"),
-        (("configurations", 1, "tensor_parallel"), 1, "configurations[1] repeats an earlier configuration"),
-        (("query_types", 1, "name"), "chat", "query_types names 'chat' twice"),
-        (("models",), PROBLEM["models"][:1] * 2, "models names 'tiny' twice"),
-        (("tiers",), PROBLEM["tiers"][:1] * 3, "tiers names 'gpu-fp16' twice"),
+        (("delay_s", 1), [1.0], ["delay_s[1]: expected 2 values, one per configuration, found 1"]),
+        (("delay_s", 0), [1.0] * 3, ["delay_s[0]: expected 2 values, one per configuration, found 3"]),
+        (("error", 0), [], ["error[0]: expected 2 values, one per configuration, found 0"]),
+        (("delay_s",), [[1.0, 1.0]], ["delay_s: expected 2 rows, one per query type, found 1"]),
+        (("error",), [[0.0, 0.0]] * 3, ["error: expected 2 rows, one per query type, found 3"]),
+        (("configurations", 0, "model"), "huge", ["configurations[0].model: 'huge' is not in models"]),
+        (("configurations", 1, "tier"), "tpu", ["configurations[1].tier: 'tpu' is not in tiers"]),
+        (("configurations", 1, "tensor_parallel"), 1, ["configurations[1]: repeats an earlier configuration"]),
+        (("query_types", 1, "name"), "chat", ["query_types[1].name: 'chat' again"]),
+        (("models",), PROBLEM["models"][:1] * 2, ["models[1].name: 'tiny' again"]),
+        (("tiers",), PROBLEM["tiers"][:1] * 3, ["tiers[1].name: 'gpu-fp16' again", "tiers[2].name: 'gpu-fp16' again"]),
+        (
+            ("configurations",),
+            PROBLEM["configurations"][:1],
+            [
+                f"{field}[{i}]: expected 1 values, one per configuration, found 2"
+                for field in ("delay_s", "error")
+                for i in (0, 1)
+            ],
+        ),
     ],
 )
 def test_parts_of_a_problem_must_fit_together(write, path, value, says):
-    (found,) = problems_of(read_problem, write(changed(PROBLEM, (path, value))))
-    assert says in found
+    assert problems_of(read_problem, write(changed(PROBLEM, (path, value)))) == says
+
+
+NUMBERS_OF_PROBLEM = [
+    ("budget_usd",),
+    ("max_replicas",),
+    ("query_types", 0, "unmet_cap"),
+    ("models", 0, "weights_gb"),
+    ("tiers", 0, "compute_efficiency"),
+    ("configurations", 0, "pipeline_parallel"),
+    ("delay_s", 0, 1),
+    ("error", 1, 0),
+]
+NUMBERS_OF_PLAN = [
+    ("cost_usd",),
+    ("bound_usd",),
+    ("seconds",),
+    ("deployments", 0, "replicas"),
+    ("deployments", 1, "tensor_parallel"),
+    ("deployments", 1, "tpot_target_s"),
+    ("routing", 0, "share"),
+    ("unmet", 0, "share"),
+]
+
+
+@pytest.mark.parametrize("value", [True, "1"])
+@pytest.mark.parametrize(
+    ("read", "document", "path"),
+    [(read_problem, PROBLEM, path) for path in NUMBERS_OF_PROBLEM]
+    + [(read_plan, PLAN, path) for path in NUMBERS_OF_PLAN],
+)
+def test_truth_values_and_texts_are_no_numbers(write, read, document, path, value):
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+    (found,) = problems_of(read, write(changed(document, (path, value))))
+    assert found.startswith(f"{field}: Input should be a valid ")
+    assert found.endswith(f"found {value!r}")
+
+
+def test_integers_are_good_floats(write):
+    problem = read_problem(write(changed(PROBLEM, (("budget_usd",), 100), (("delay_s", 0), [1, 2]))))
+    assert problem.budget_usd == 100.0
+    assert problem.delay_s[0].tolist() == [1.0, 2.0]
+
+
+def test_a_model_and_a_tier_that_no_configuration_uses_do_no_harm(write):
+    problem = read_problem(write(PROBLEM))
+    assert {c.pair for c in problem.configurations} == {("tiny", "gpu-fp16")}
+    assert {m.name for m in problem.models} == {"tiny", "spare"}
 
 
 def test_all_mistakes_are_reported_together(write):
@@ -215,9 +282,10 @@ def test_one_mistake_in_the_only_tier_is_one_message(write):
 
 def test_mistakes_of_consistency_are_reported_together(write):
     document = changed(PROBLEM, (("query_types", 1, "name"), "chat"), (("configurations", 0, "tier"), "tpu"))
-    (found,) = problems_of(read_problem, write(document))
-    assert "'chat' twice" in found
-    assert "'tpu'" in found
+    assert problems_of(read_problem, write(document)) == [
+        "query_types[1].name: 'chat' again",
+        "configurations[0].tier: 'tpu' is not in tiers",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,5 @@
+"""The `exact` policy: planning to proven optimality by branch and price."""
+
+from policies.exact.policy import Exact
+
+__all__ = ["Exact"]

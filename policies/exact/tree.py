@@ -1,0 +1,443 @@
+"""Branch and price: split the plans by sums over groups, bound each part by column generation, fix what cannot improve.
+
+Best bound first, so that the proven bound is as high as it can be whenever the time is up.
+"""
+
+import heapq
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from policies.exact.groups import Groups, Restriction, branching_groups
+from policies.exact.lagrangian import Cover, Duals, Relaxed, RestrictionRows, relax
+from policies.exact.master import INFINITY, Columns, Program
+from policies.exact.options import Options
+from policies.exact.pricing import best_use
+from simulator.problem import FloatArray, IntArray, PlanningProblem
+
+BATCH = 30  # columns per round of column generation
+START_COLUMNS = 300
+CLOSE = 0.01  # of what is left to the cutoff: how far column generation goes before a node is branched on
+LOOSEST = 0.1  # of the cost of a plan: what is left to the cutoff counts for no more
+CLOSED = 1e-7  # of the cost of a plan: where it ends in any case
+SMALLEST_GAIN = 1e-8  # of the cost of a plan: reduced costs above this are rounding (HiGHS: 1e-7 of a percent)
+WHOLE = 1e-6
+SMOOTHING = 0.2  # weight of the best duals so far in those that columns are priced at
+ROOT_SMOOTHING = 0.7  # where there is no good start to stay close to
+PENALTY_GROWTH = 100.0
+LARGEST_PENALTY = 1e9  # times the cost of a plan
+MOST_ROUNDS = 2000  # of column generation at one node: a guard against cycling
+PROBES = 12  # branchings that are tried on the restricted master
+PROBE_ITERATIONS = 100
+PATIENCE = 6  # probes without a better one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """What is known of a node: its bound, the duals that prove it, and the relaxed solution to branch on."""
+
+    bound_usd: float
+    relaxed: Relaxed  # over the options alive
+    covers: tuple[Cover, ...]
+    pairs: tuple[int, ...]
+    alive: IntArray  # options that may still be open
+    columns: IntArray  # of its restricted master
+    open: FloatArray  # (O,) how far each option is open
+    objective_usd: float  # of the restricted master
+
+    @property
+    def duals(self) -> Duals:
+        return self.relaxed.duals
+
+
+@dataclass(slots=True, kw_only=True)
+class Node:
+    """A node of the tree, as the certificate will tell it."""
+
+    path: tuple[Restriction, ...]
+    duals: Duals | None = None
+    covers: tuple[Cover, ...] = ()
+    split: tuple[int, int, int, int] | None = None  # group, at, index below, index above
+
+
+class Clock:
+    """When to stop: seconds since the start, and nodes."""
+
+    def __init__(self, started: float, time_limit_s: float | None, max_nodes: int | None) -> None:
+        self.started = started
+        self.deadline = np.inf if time_limit_s is None else started + time_limit_s
+        self.max_nodes = np.inf if max_nodes is None else max_nodes
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    def up(self) -> bool:
+        return time.perf_counter() >= self.deadline
+
+
+class Pricer:
+    """Column generation on one set of options."""
+
+    def __init__(
+        self,
+        problem: PlanningProblem,
+        options: Options,
+        covers: list[Cover],
+        groups: Groups | None,
+        *,
+        scale_usd: float,
+    ) -> None:
+        self.problem, self.options, self.groups = problem, options, groups
+        self.all_covers = covers
+        self.scale_usd = scale_usd  # what a plan costs, roughly
+        self.pool = Columns(problem, options, scale_usd)
+        self.penalty_usd = 10.0 * scale_usd
+        self.rounds = 0
+
+    def rows(self, path: Sequence[Restriction]) -> RestrictionRows:
+        if not path or self.groups is None:
+            empty = np.zeros((0, len(self.options)))
+            return RestrictionRows(counts=empty, sides=np.zeros(0), limits=np.zeros(0))
+        return RestrictionRows(
+            counts=self.groups.count[[r.group for r in path]],
+            sides=np.array([1.0 if r.above else -1.0 for r in path]),
+            limits=np.array([r.limit for r in path]),
+        )
+
+    def evaluate(
+        self,
+        path: Sequence[Restriction],
+        alive: IntArray,
+        cutoff_usd: float,
+        clock: Clock,
+        *,
+        covers: Sequence[Cover] = (),
+        pairs: Sequence[int] = (),
+        start: IntArray,
+    ) -> Evaluated:
+        """Bound the plans that keep the restrictions of `path` and open only `alive` options."""
+        rows = self.rows(path)
+        for row, side, limit in zip(rows.counts, rows.sides, rows.limits, strict=True):
+            if side < 0 and limit <= 0:
+                alive = alive[row[alive] <= 0]
+        options = self.options.take(alive)
+        rows_alive = rows.take(alive)
+        penalty_usd = self.penalty_usd
+        last_round = self.rounds + MOST_ROUNDS
+        program = Program(
+            self.pool,
+            start[np.isin(self.pool.option[start], alive)],
+            restrictions=rows,
+            covers=covers,
+            pairs=pairs,
+            penalty_usd=penalty_usd,
+        )
+        alive_covers: list[Cover] = []
+        smoothing = 0.0
+        best: Relaxed | None = None
+        best_covers: tuple[Cover, ...] = ()
+        while True:
+            objective_usd = program.solve()
+            used, missing = program.values()
+            opened = program.open(used)
+            if self._add_rows(program, opened):
+                continue
+            self.rounds += 1
+            duals, pair_usd = program.duals()
+            alive_covers += [cover.take(alive) for cover in program.covers[len(alive_covers) :]]
+            # Prices between the last ones and the best so far swing less from round to round (Wentges smoothing).
+            smooth = duals if best is None or not smoothing else _mix(best.duals, duals, smoothing)
+            relaxed = relax(self.problem, options, smooth, alive_covers, rows_alive)
+            if best is None or relaxed.bound_usd > best.bound_usd:
+                best, best_covers = relaxed, tuple(program.covers)
+            if best.bound_usd >= cutoff_usd or clock.up() or self.rounds >= last_round:
+                break
+            left = objective_usd - best.bound_usd
+            close = CLOSED * self.scale_usd
+            if self._fractional(opened) and missing <= WHOLE:
+                close = max(close, CLOSE * min(cutoff_usd - best.bound_usd, LOOSEST * self.scale_usd))
+            per_pair = np.zeros(int(self.options.pair.max()) + 1)
+            per_pair[program.pairs] = pair_usd
+            gain = relaxed.reduced_usd - per_pair[options.pair]
+            if smooth is not duals:
+                gain = (
+                    self._reduced_usd(options, relaxed.shares, duals, alive_covers, rows_alive) - per_pair[options.pair]
+                )
+            worth_adding = np.flatnonzero(gain < -SMALLEST_GAIN * self.scale_usd)
+            if left > close and not len(worth_adding) and smooth is not duals:
+                smoothing = 0.0
+                continue
+            if left <= close or not len(worth_adding):
+                if missing <= WHOLE or penalty_usd >= LARGEST_PENALTY * self.scale_usd:
+                    break
+                penalty_usd *= PENALTY_GROWTH
+                program.set_penalty(penalty_usd)
+                continue
+            smoothing = SMOOTHING if path else ROOT_SMOOTHING
+            order = worth_adding[np.argsort(gain[worth_adding], kind="stable")]
+            _, first = np.unique(options.pair[order], return_index=True)
+            picked = order[np.sort(first)][:BATCH]
+            program.add(self.pool.add(alive[picked], relaxed.shares[:, picked]))
+        alive, best = self._fix(alive, best, best_covers, rows, cutoff_usd)
+        return Evaluated(
+            bound_usd=best.bound_usd,
+            relaxed=replace(best, shares=np.zeros((0, 0))),
+            covers=best_covers,
+            pairs=tuple(program.pairs),
+            alive=alive,
+            columns=program.chosen,
+            open=opened,
+            objective_usd=objective_usd,
+        )
+
+    def _fix(
+        self, alive: IntArray, relaxed: Relaxed, covers: Sequence[Cover], rows: RestrictionRows, cutoff_usd: float
+    ) -> tuple[IntArray, Relaxed]:
+        """Leave out the options that no better plan opens; with fewer options the same duals may prove more."""
+        for _ in range(3):
+            keep = relaxed.forced_usd < cutoff_usd
+            if relaxed.bound_usd >= cutoff_usd or keep.all():
+                break
+            alive = alive[keep]
+            relaxed = relax(
+                self.problem,
+                self.options.take(alive),
+                relaxed.duals,
+                [cover.take(alive) for cover in covers],
+                rows.take(alive),
+            )
+        return alive, relaxed
+
+    def _add_rows(self, program: Program, opened: FloatArray) -> bool:
+        """Rows that the solution breaks: pairs with more than one option, covers."""
+        per_pair = np.bincount(self.options.pair, weights=opened)
+        broken = [int(pair) for pair in np.flatnonzero(per_pair > 1 + WHOLE) if pair not in program.pairs]
+        program.add_pairs(broken)
+        unmet = np.array(program.unmet())
+        worst: dict[int, tuple[float, Cover]] = {}
+        for cover in self.all_covers:
+            value = float(opened @ cover.good + cover.unmet_factor * unmet[cover.query_type])
+            if value < 1 - 1e-3 and value < worst.get(cover.query_type, (1.0, cover))[0]:
+                worst[cover.query_type] = (value, cover)
+        for _, cover in worst.values():
+            program.add_cover(cover)
+        return bool(broken or worst)
+
+    def shrink(self, root: Evaluated, cutoff_usd: float) -> tuple["Pricer", Evaluated, IntArray]:
+        """The pricer over the options that are left at the root, the root in its terms, and those options."""
+        left = root.alive[root.relaxed.forced_usd < cutoff_usd]
+        options = self.options.take(left)
+        new_index = np.full(len(self.options), -1)
+        new_index[left] = np.arange(len(left))
+        inner = Pricer(
+            self.problem,
+            options,
+            [c.take(left) for c in self.all_covers],
+            branching_groups(self.problem, options),
+            scale_usd=self.scale_usd,
+        )
+        columns = np.flatnonzero(new_index[self.pool.option] >= 0)
+        inner.pool.add(new_index[self.pool.option[columns]], self.pool.shares(columns))
+        inner.rounds = self.rounds
+        kept = root.relaxed.forced_usd < cutoff_usd
+        relaxed = replace(
+            root.relaxed, reduced_usd=root.relaxed.reduced_usd[kept], forced_usd=root.relaxed.forced_usd[kept]
+        )
+        used = np.flatnonzero(np.isin(columns, root.columns))
+        return (
+            inner,
+            replace(
+                root,
+                relaxed=relaxed,
+                covers=tuple(cover.take(left) for cover in root.covers),
+                alive=np.arange(len(left)),
+                columns=used,
+                open=root.open[left],
+            ),
+            left,
+        )
+
+    def first_columns(self) -> IntArray:
+        """Uses to begin with: those that pay when each type is worth what it costs on its cheapest full deployment."""
+        o = self.options
+        amortised = np.where(o.largest_share >= 1, o.fixed_usd * o.load + o.serve_usd, np.inf).min(axis=1)
+        demand = np.minimum(np.where(np.isfinite(amortised), amortised, self.problem.unmet_usd), self.problem.unmet_usd)
+        columns = []
+        for factor in (1.2, 2.0):
+            worth, shares = best_use(o, factor * demand[:, None] - o.serve_usd)
+            reduced = o.fixed_usd - worth
+            order = np.argsort(reduced, kind="stable")
+            _, first = np.unique(o.pair[order], return_index=True)
+            picked = order[np.sort(first)][:BATCH]
+            columns.append(self.pool.add(picked, shares[:, picked]))
+        return np.concatenate(columns)
+
+    def _reduced_usd(
+        self, options: Options, shares: FloatArray, duals: Duals, covers: Sequence[Cover], rows: RestrictionRows
+    ) -> FloatArray:
+        """Shape (O,): reduced cost at `duals` of using each option with these shares (types, O)."""
+        p = self.problem
+        per_type = duals.demand - duals.budget * p.token_storage_usd - duals.storage * p.token_storage_gb
+        reward = per_type[:, None] - options.serve_usd
+        reward -= duals.delay[:, None] * options.delay_s + duals.error[:, None] * options.error
+        reduced = (1 + duals.budget) * options.fixed_usd + duals.storage * options.fixed_gb
+        reduced -= (reward * shares).sum(axis=0)
+        for cover, price in zip(covers, duals.covers, strict=True):
+            if price > 0:
+                reduced -= price * cover.good
+        return reduced - (duals.restrictions * rows.sides) @ rows.counts
+
+    @staticmethod
+    def _fractional(opened: FloatArray) -> bool:
+        return bool((np.abs(opened - np.round(opened)) > WHOLE).any())
+
+    def starting_columns(self, evaluated: Evaluated, alive: IntArray) -> IntArray:
+        """Columns of the pool that look best at the duals of a node."""
+        duals = evaluated.duals
+        totals = np.array([duals.budget, duals.storage]) * self.pool.total_scale
+        delay, error = duals.delay * self.pool.delay_scale, duals.error * self.pool.error_scale
+        price = np.concatenate([duals.demand, -delay, -error, -totals])
+        reduced = self.pool.cost_usd - self.pool.body @ price
+        for cover, usd in zip(evaluated.covers, duals.covers, strict=True):
+            if usd > 0:
+                reduced -= usd * cover.good[self.pool.option]
+        reduced[~np.isin(self.pool.option, alive)] = np.inf
+        best = np.argsort(reduced, kind="stable")[:START_COLUMNS]
+        best = best[np.isfinite(reduced[best])]
+        return np.union1d(best, evaluated.columns[np.isin(self.pool.option[evaluated.columns], alive)])
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What the tree came to."""
+
+    bound_usd: float
+    nodes: list[Node]
+    done: bool
+    explored: int
+
+
+class Tree:
+    """The search below the root."""
+
+    def __init__(self, pricer: Pricer, root: Evaluated, clock: Clock, cutoff_usd: float) -> None:
+        if pricer.groups is None:
+            raise ValueError("a tree needs groups to branch on")
+        self.pricer, self.clock, self.groups = pricer, clock, pricer.groups
+        self.cutoff_usd = cutoff_usd
+        self.nodes = [Node(path=(), duals=root.duals, covers=root.covers)]
+        self.gain: dict[int, float] = {}
+        self.explored = 0
+        self.root = root
+
+    def search(self, visit: Callable[[Evaluated], float], tell: Callable[[float], None]) -> Outcome:
+        """Explore until nothing is left below the cutoff or the clock says stop.
+
+        Parameters
+        ----------
+        visit
+            Called with each evaluated node; looks for plans near it and returns the new cutoff.
+        tell
+            Called with the proven bound.
+        """
+        order = itertools.count()
+        heap: list[tuple[float, int, int, Evaluated]] = []
+        stuck: list[float] = []
+        if self.root.bound_usd < self.cutoff_usd:
+            heapq.heappush(heap, (self.root.bound_usd, next(order), 0, self.root))
+        while heap and heap[0][0] < self.cutoff_usd:
+            if self.clock.up() or self.explored >= self.clock.max_nodes:
+                break
+            bound_usd, _, index, node = heapq.heappop(heap)
+            tell(min([bound_usd, *stuck]))
+            self.explored += 1
+            path = self.nodes[index].path
+            choice = self._choose(path, node)
+            if choice is None:
+                stuck.append(bound_usd)
+                continue
+            group, at = choice
+            children = []
+            for above in (False, True):
+                below_path = (*path, Restriction(group, at, above))
+                start = self.pricer.starting_columns(node, node.alive)
+                child = self.pricer.evaluate(
+                    below_path,
+                    node.alive,
+                    self.cutoff_usd,
+                    self.clock,
+                    covers=node.covers,
+                    pairs=node.pairs,
+                    start=start,
+                )
+                children.append(len(self.nodes))
+                self.nodes.append(Node(path=below_path, duals=child.duals, covers=child.covers))
+                bound = max(child.bound_usd, bound_usd)
+                if bound < self.cutoff_usd:
+                    self.cutoff_usd = min(self.cutoff_usd, visit(child))
+                if bound < self.cutoff_usd:
+                    heapq.heappush(heap, (bound, next(order), children[-1], child))
+            self.nodes[index].split = (group, at, children[0], children[1])
+        bounds = [*stuck, *(entry[0] for entry in heap)]
+        lowest = min([self.cutoff_usd, *bounds])
+        return Outcome(bound_usd=lowest, nodes=self.nodes, done=lowest >= self.cutoff_usd, explored=self.explored)
+
+    def _choose(self, path: Sequence[Restriction], node: Evaluated) -> tuple[int, int] | None:
+        """The branching whose weaker side raises the bound most, by probing the restricted master."""
+        opened = np.where(node.open > WHOLE, node.open, 0.0)
+        sums = self.groups.count @ opened
+        fraction = sums - np.floor(sums + WHOLE)
+        candidates = np.flatnonzero(fraction > 10 * WHOLE)
+        if not len(candidates):
+            return None
+        typical = float(np.mean(list(self.gain.values()))) if self.gain else 1.0
+        distance = np.minimum(fraction, 1 - fraction)
+        guess = np.array([self.gain.get(int(g), 2 * typical * distance[g]) for g in candidates])
+        candidates = candidates[np.argsort(-guess, kind="stable")][:PROBES]
+        program = Program(
+            self.pricer.pool,
+            node.columns[np.isin(self.pricer.pool.option[node.columns], node.alive)],
+            restrictions=self.pricer.rows(path),
+            covers=node.covers,
+            pairs=node.pairs,
+            free=self.groups.count[candidates],
+            penalty_usd=self.pricer.penalty_usd,
+        )
+        base_usd = program.solve()
+        basis = program.solver.getBasis()
+        best, since = (-1.0, int(candidates[0])), 0
+        for row, group in enumerate(candidates):
+            at = np.floor(sums[group] + WHOLE)
+            least = 1e-6 * self.pricer.scale_usd
+            gains = [
+                max(least, min(program.probe(row, lower, upper, basis, PROBE_ITERATIONS), self.cutoff_usd) - base_usd)
+                for lower, upper in ((-INFINITY, at), (at + 1, INFINITY))
+            ]
+            score = 0.83 * min(gains) + 0.17 * max(gains)
+            seen = self.gain.get(int(group))
+            self.gain[int(group)] = score if seen is None else 0.6 * score + 0.4 * seen
+            if score > best[0]:
+                best, since = (score, int(group)), 0
+            else:
+                since += 1
+            if since >= PATIENCE or self.clock.up():
+                break
+        return best[1], int(np.floor(sums[best[1]] + WHOLE))
+
+
+def _mix(old: Duals, new: Duals, weight: float) -> Duals:
+    """Duals between two; covers that the old ones do not know yet count as zero there."""
+    covers = np.zeros_like(new.covers)
+    covers[: len(old.covers)] = old.covers
+    return Duals(
+        demand=weight * old.demand + (1 - weight) * new.demand,
+        delay=weight * old.delay + (1 - weight) * new.delay,
+        error=weight * old.error + (1 - weight) * new.error,
+        budget=weight * old.budget + (1 - weight) * new.budget,
+        storage=weight * old.storage + (1 - weight) * new.storage,
+        covers=weight * covers + (1 - weight) * new.covers,
+        restrictions=weight * old.restrictions + (1 - weight) * new.restrictions,
+    )
