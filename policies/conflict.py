@@ -296,7 +296,10 @@ def _orders(problem: PlanningProblem, limits: tuple[Limit, ...]) -> Iterable[lis
     A conflict without the budget is the better news (money would not help), so one of the orders drops it first. Types:
     those with the least and those with the most to compute first.
     """
-    least_load = np.where(problem.allowed, problem.load, np.inf).min(axis=1, initial=np.inf) * (1 - problem.unmet_cap)
+    must = 1 - problem.unmet_cap
+    least_load = np.where(problem.allowed & (must[:, None] > 0), problem.load * must[:, None], np.inf).min(
+        axis=1, initial=np.inf
+    )
     names = [problem.query_types[i].name for i in np.argsort(least_load, kind="stable")]
     types = [frozenset(limit for limit in limits if limit.query_type == name) for name in names]
     shared = [frozenset({limit}) for limit in limits if limit.query_type is None]

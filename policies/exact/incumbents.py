@@ -144,11 +144,11 @@ class Incumbents:
     def try_fleet(self, fleet: Fleet) -> bool:
         """Route this fleet; whether the plan is the best so far."""
         key = tuple(sorted(fleet))
-        if not key or key in self._seen or self.bound_usd(key) >= self.cost_usd:
+        if key in self._seen or self.bound_usd(key) >= self.cost_usd:
             return False
         self._seen.add(key)
         self.routed += 1
-        chosen = np.array(key)
+        chosen = np.array(key, dtype=np.int64)
         routing = route_deployments(
             self.problem,
             self.options.configuration[chosen],

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from policies.adaptive import Agh
-from policies.conflict import is_feasible, smallest_conflict
+from policies.conflict import Limit, LimitKind, is_feasible, smallest_conflict
 from policies.exact.incumbents import Incumbents
 from policies.exact.lagrangian import Duals, covers_of
 from policies.exact.options import Options, deployment_options
@@ -22,6 +22,7 @@ from simulator.problem import PlanningProblem
 COVER_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 START_SHARE = 0.1  # of the time limit, for the heuristic plan to start from
 CONFLICT_TIME_S = 20.0  # for finding out why there is no plan
+ROUNDING = 1e-12  # of the dearest plan: two costs that differ by less are equal
 IMPROVEMENTS = 400  # routings of the local search at the root
 
 
@@ -68,7 +69,8 @@ class _Search:
         """What a plan has to cost less than to be of interest."""
         if self.incumbents.best is None:
             return self.worst_usd
-        return self.incumbents.cost_usd - self.stop.relative_gap * abs(self.incumbents.cost_usd)
+        cost_usd = self.incumbents.cost_usd
+        return cost_usd - max(self.stop.relative_gap * cost_usd, ROUNDING * self.worst_usd)
 
     def run(self, incumbent: Plan | None) -> Proof:
         if not len(self.options):
@@ -111,7 +113,7 @@ class _Search:
             configurations_left=len(np.unique(self.options.configuration[left])),
             nodes=outcome.explored,
         )
-        certificate = certificate_of(self.problem, tree.groups, plan.bound_usd or outcome.bound_usd, outcome.nodes)
+        certificate = certificate_of(self.problem, tree.groups, min(outcome.bound_usd, plan.cost_usd), outcome.nodes)
         return Proof(plan=plan, certificate=certificate, effort=effort)
 
     def _nothing(self) -> Proof:
@@ -151,6 +153,7 @@ class _Search:
             self.incumbents.take(plan_arrays(self.problem, plan))
         except InfeasibleError:
             pass  # a heuristic may miss what exists
+        self.incumbents.try_fleet(())  # to serve nothing is a plan too
         if incumbent is not None:
             try:
                 arrays = route(self.problem, plan_arrays(self.problem, incumbent).replicas)
@@ -170,7 +173,7 @@ class _Search:
         elif self.clock.up():
             status = PlanStatus.TIME_LIMIT
         plan = build_plan(self.problem, arrays, policy=self.name, status=status, seconds=self.clock.seconds())
-        return replace(plan, bound_usd=min(outcome.bound_usd, plan.cost_usd))
+        return replace(plan, bound_usd=min(max(outcome.bound_usd, 0.0), plan.cost_usd))  # no cost is negative
 
     def _tell(self, bound_usd: float) -> None:
         if self.stop.report is None:
@@ -192,4 +195,19 @@ def _worst_cost_usd(problem: PlanningProblem, options: Options) -> float:
 
 
 def _why_infeasible(problem: PlanningProblem) -> str:
-    return smallest_conflict(problem, is_feasible, time_limit_s=CONFLICT_TIME_S).message(problem)
+    conflict = smallest_conflict(problem, is_feasible, time_limit_s=CONFLICT_TIME_S)
+    cheapest_usd = None
+    if Limit(LimitKind.BUDGET) in conflict.limits:
+        cheapest_usd = _least_spending_usd(problem)
+    return conflict.message(problem, cheapest_usd=cheapest_usd)
+
+
+def _least_spending_usd(problem: PlanningProblem) -> float | None:
+    """What the cheapest fleet found spends that keeps every limit but the budget; None if there is none either."""
+    free = [replace(q, delay_penalty_usd_per_query_s=0.0, unmet_penalty_usd_per_query=0.0) for q in problem.query_types]
+    dearest = replace(problem, budget_usd=np.inf, query_types=tuple(free))
+    stop = StoppingRule(relative_gap=0.001, time_limit_s=CONFLICT_TIME_S)
+    try:
+        return Exact().plan(dearest, incumbent=None, stop=stop, seed=0).cost_usd
+    except (InfeasibleError, RunError):
+        return None

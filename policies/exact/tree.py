@@ -253,6 +253,7 @@ class Pricer:
                 root,
                 relaxed=relaxed,
                 covers=tuple(cover.take(left) for cover in root.covers),
+                pairs=tuple(pair for pair in root.pairs if pair in options.pair),
                 alive=np.arange(len(left)),
                 columns=used,
                 open=root.open[left],

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pyomo.contrib.solver.common.results import SolutionStatus, TerminationCondition
 
+from policies.certificate import verify
 from policies.checker import check
 from policies.registry import POLICIES, make_policy
 from simulator.capacity import paper_problem
@@ -20,14 +21,14 @@ from simulator.plan import Plan, PlanStatus
 from simulator.policy import StoppingRule
 from simulator.problem import Configuration, ModelSize, QueryType, TierSize
 
-HEURISTICS = [*(name for name in POLICIES if name not in ("milp", "static")), "static[gh]"]
+HEURISTICS = [*(name for name in POLICIES if name not in ("milp", "exact", "static")), "static[gh]"]
 ABLATIONS = [
     *(f"gh[-{switch}]" for switch in ("m1", "m2", "m3")),
     *(f"agh[-{switch}]" for switch in ("m1", "m2", "m3", "local", "consolidate", "m1,-local")),
 ]
 EVERY = [*POLICIES, "static[gh]", "static[milp]", *ABLATIONS]
 
-# Proven lower bounds on the cost, USD per 24 h (the README beside the files); most are optima.
+# Proven lower bounds on the cost, USD per 24 h (benchmarks/best_known.toml); all but the last are optima.
 BOUNDS = {
     "6x6x10-seed0": 83.594796,
     "6x6x10-seed1": 88.762766,
@@ -41,13 +42,13 @@ BOUNDS = {
     "10x10x10-seed4": 114.912982,
     "15x15x15-seed0": 154.792927,
     "15x15x15-seed1": 132.304411,
-    "15x15x15-seed2": 182.196237,
+    "15x15x15-seed2": 187.795312,
     "15x15x15-seed3": 159.136749,
     "15x15x15-seed4": 127.844172,
     "20x20x20-seed0": 189.493230,
     "20x20x20-seed1": 163.722929,
-    "20x20x20-seed2": 216.594431,
-    "50x20x20-seed0": 381.26,
+    "20x20x20-seed2": 221.726377,
+    "50x20x20-seed0": 400.0,
 }
 SMALL = [name for name in BOUNDS if name.startswith(("6x", "10x"))]
 BASE = "6x6x10-seed0"
@@ -123,7 +124,29 @@ def test_milp_reaches_the_optimum_of_the_base_problem(plan_of):
     assert plan.unmet == ()
 
 
-@pytest.mark.parametrize("policy", ["milp", *HEURISTICS, *ABLATIONS])
+@pytest.mark.parametrize("name", SMALL)
+def test_exact_proves_the_optimum_of_small_problems(problem_of, name):
+    proof = make_policy("exact").prove(problem_of(name), incumbent=None, stop=StoppingRule(), seed=0)
+    assert proof.plan.status is PlanStatus.OPTIMAL
+    assert proof.plan.cost_usd == pytest.approx(BOUNDS[name], rel=2e-6)
+    assert check(problem_of(name), proof.plan).accepted
+    verdict = verify(problem_of(name), proof.certificate)
+    assert verdict.accepted, verdict.reason
+    assert verdict.bound_usd == proof.plan.bound_usd >= proof.plan.cost_usd * (1 - 1.1e-6)
+    assert proof.effort.root_bound_usd <= proof.plan.bound_usd
+    assert 0 < proof.effort.configurations_left < proof.effort.configurations == len(problem_of(name).configurations)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in BOUNDS if name.startswith(("15x", "20x"))])
+def test_exact_proves_the_optimum_of_larger_problems(problem_of, name):
+    proof = make_policy("exact").prove(problem_of(name), incumbent=None, stop=StoppingRule(), seed=0)
+    assert proof.plan.status is PlanStatus.OPTIMAL
+    assert proof.plan.cost_usd == pytest.approx(BOUNDS[name], rel=2e-6)
+    assert verify(problem_of(name), proof.certificate).accepted
+
+
+@pytest.mark.parametrize("policy", ["milp", "exact", *HEURISTICS, *ABLATIONS])
 def test_policies_are_deterministic(problem_of, plan_of, policy):
     assert without_time(planned(problem_of(BASE), policy)) == without_time(plan_of(policy, BASE))
 
@@ -144,7 +167,8 @@ def test_a_plan_of_milp_that_had_no_time_can_be_written(problem_of, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("policy", "slack_s"), [("gh", 5.0), ("agh", 5.0), pytest.param("milp", 30.0, marks=pytest.mark.slow)]
+    ("policy", "slack_s"),
+    [("gh", 5.0), ("agh", 5.0), ("exact", 5.0), pytest.param("milp", 30.0, marks=pytest.mark.slow)],
 )
 def test_the_time_limit_is_kept_roughly(problem_of, policy, slack_s):
     """The slack is for a busy machine and, with milp, for stating the model; the search itself would take longer."""
@@ -156,7 +180,7 @@ def test_the_time_limit_is_kept_roughly(problem_of, policy, slack_s):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BOUNDS)
-@pytest.mark.parametrize("policy", ["gh", "agh", "milp"])
+@pytest.mark.parametrize("policy", ["gh", "agh", "milp", "exact"])
 def test_all_problems_are_planned(problem_of, policy, name):
     plan = planned(problem_of(name), policy, time_limit_s=20.0)
     assert plan.cost_usd >= BOUNDS[name] * (1 - 1e-6)
@@ -279,7 +303,7 @@ def test_nothing_is_served_where_serving_does_not_pay(policy):
     """All demand may stay unmet, at 1e-5 USD x 1800/h x 2 h for each type: less than any GPU. GH does not see that."""
     cheap = replace(TYPE, unmet_penalty_usd_per_query=1e-5, unmet_cap=1.0)
     plan = planned(by_hand(query_types=[cheap, replace(cheap, name="code")]), policy)
-    if policy in ("agh", "static", "milp", "static[milp]"):
+    if policy in ("agh", "static", "milp", "static[milp]", "exact"):
         assert plan.cost_usd == pytest.approx(0.072)
 
 
@@ -292,5 +316,5 @@ def test_no_money_and_free_to_leave_all_unmet(policy):
 
 
 def test_a_name_of_the_registry_is_the_name_of_the_policy():
-    for name in ("gh", "agh", "milp", "static[gh]", *ABLATIONS):
+    for name in ("gh", "agh", "milp", "exact", "static[gh]", *ABLATIONS):
         assert make_policy(name).name == name

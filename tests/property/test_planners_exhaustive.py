@@ -184,7 +184,7 @@ def test_exact_reaches_the_optimum_by_itself_and_proves_it(problem):
     assert proof.plan.bound_usd == pytest.approx(optimum, rel=1e-5, abs=1e-6)
     verdict = verify(problem, proof.certificate)
     assert verdict.accepted, verdict.reason
-    assert verdict.bound_usd == proof.certificate.bound_usd == pytest.approx(proof.plan.bound_usd)
+    assert verdict.bound_usd == proof.certificate.bound_usd == pytest.approx(proof.plan.bound_usd, abs=1e-9)
 
 
 def no_plan(*_, **__):

@@ -154,7 +154,7 @@ def test_infinite_limits_need_no_multiplier_and_stand_none():
     free = Duals(demand=(30.0,), delay=(0.0,), error=(0.0,))
     unlimited = {"budget_usd": math.inf, "storage_capacity_gb": math.inf}
     slow = {"query_types": (replace(CHAT, delay_slo_s=math.inf, error_slo=math.inf),)}
-    assert proves(free, **unlimited) == pytest.approx(30 + 8 - 28, rel=1e-9)
+    assert proves(free, **unlimited) == pytest.approx(30 + (8 - 28) + (7 - 25 / 2), rel=1e-9)
     assert proves(free, **unlimited, **slow) == pytest.approx(30 + (8 - 28) + (7 - 25 / 1.2), rel=1e-9)
     for duals in (replace(free, budget=0.1), replace(free, storage=0.1)):
         assert proves(duals, **unlimited) == -math.inf
@@ -195,9 +195,8 @@ def test_options_that_no_limit_allows_are_left_out():
     assert options(query_types=(replace(CHAT, error_slo=0.0),), error=[[0.1, 0.0]]) == [(1, 1)]
     assert options(cap=[0.0, 1.0]) == [(1, 1)]
     assert options(cap=[0.0, 1.0], load=[[0.0, 0.4]]) == [(0, 1), (1, 1)]  # without load no capacity is needed
-    assert options(cap=[0.0, 1.0], load=[[0.0, 0.4]], configurations=(ON_S, replace(ON_S, tensor_parallel=2))) == [
-        (0, 1),
-    ]
+    idle = {"cap": [0.0, 1.0], "load": [[0.0, 0.4]], "error": [[0.1, 0.1]]}
+    assert options(configurations=(ON_S, replace(ON_S, tensor_parallel=2)), **idle) == [(0, 1)]
 
 
 PAIR = {
@@ -235,7 +234,7 @@ def test_dominated_options_are_left_out(change, stay):
 
 def test_no_option_stands_in_for_one_that_serves_what_it_does_not():
     other = replace(CHAT, name="code")
-    both = {name: [row * 2 if False else row[0]] * 2 for name, row in PAIR.items() if name != "configurations"}
+    both = {name: [row[0]] * 2 for name, row in PAIR.items() if name != "configurations"}
     both["delay_s"] = [[1.0, 0.9], [1.0, 0.9]]
     both |= {"load": [[0.5, 0.2], [0.5, 0.2]], "kv": [[0.2, 0.1], [0.2, 0.1]], "query_types": (CHAT, other)}
     both |= {"tiers": (replace(TIER, price_usd_per_gpu_h=0.0),), "configurations": PAIR["configurations"]}
@@ -389,7 +388,7 @@ DOCUMENT = {
     "bound_usd": 9.5,
     "nodes": [
         {"duals": DUALS_DOCUMENT, "split": {"group": GROUP_DOCUMENT, "at": 1, "below": 1, "above": 2}},
-        {"duals": {**DUALS_DOCUMENT, "restrictions": [[0, 0.5]]}, "split": None},
+        {"duals": copy.deepcopy({**DUALS_DOCUMENT, "restrictions": [[0, 0.5]]}), "split": None},
         {"duals": None, "split": None},
     ],
 }
