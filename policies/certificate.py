@@ -60,7 +60,7 @@ from simulator.problem import BoolArray, FloatArray, IntArray, PlanningProblem
 from simulator.validation import StrictModel, closest, input_error
 
 TOLERANCE = 1e-9  # relative: of the comparisons between options, and between a node's bound and the stated one
-ROUNDING = 1e-13  # relative to the sum of all magnitudes in a bound: several times what double precision can lose
+ROUNDING = 1e-13  # relative to the sum of the magnitudes in a sum: several times what double precision can lose
 ROUNDS = 3  # evaluations of one node, each after the options that the one before ruled out
 MULTIPLIER_STEPS = 60  # most steps in the search for a multiplier of the KV row
 
@@ -328,8 +328,8 @@ def _fit_complaints(problem: PlanningProblem, certificate: Certificate) -> Itera
             yield from _duals_complaints(problem, f"nodes[{n}].duals", node.duals, depth[n])
         if node.split is not None:
             yield from _group_complaints(problem, f"nodes[{n}].split.group", node.split.group)
-            if node.split.at < 0:
-                yield f"nodes[{n}].split.at: expected at least 0, found {node.split.at}"
+            if node.split.at < 0 or node.split.at != int(node.split.at):
+                yield f"nodes[{n}].split.at: expected a whole number of at least 0, found {node.split.at}"
             depth[node.split.below] = depth[node.split.above] = depth[n] + 1
 
 
@@ -572,8 +572,9 @@ def _bound(
         Shape (alive,): the same for the plans that deploy the option.
     """
     problem = universe.problem
-    demand, delay, error = (np.array(values) for values in (duals.demand, duals.delay, duals.error))
-    # A bound of +-1e300 is worth nothing, and one that is no number closes no node and rules out no option.
+    demand, delay, error = (np.array(values, dtype=np.float64) for values in (duals.demand, duals.delay, duals.error))
+    # Huge multipliers cancel until nothing but rounding is left. So each sum comes with the sum of its magnitudes, and
+    # gives way by that much rounding. What overflows becomes no number, which closes no node and rules out no option.
     with np.errstate(over="ignore", invalid="ignore"):
         limits = [_times(delay, problem.delay_slo_s), _times(error, problem.error_slo)]
         limits.append(_times(np.array([duals.budget]), np.array([problem.budget_usd])))
@@ -583,15 +584,17 @@ def _bound(
 
         # Unmet shares and reduced costs of deploying, first without what an option serves.
         unmet_usd = problem.unmet_usd - demand
+        unmet_magnitude_usd = problem.unmet_usd + np.abs(demand)
         own_usd = (1 + duals.budget) * universe.fixed_usd[alive] + duals.storage * universe.storage_gb[alive]
         own_magnitude_usd = own_usd.copy()
         for i, weight, multiplier in duals.covers:
             good, factor = universe.cover(i, weight)
             bound_usd += multiplier
             unmet_usd[i] -= multiplier * factor
+            unmet_magnitude_usd[i] += multiplier * factor
             own_usd -= multiplier * good[alive]
             own_magnitude_usd += multiplier
-            magnitude_usd += multiplier * (1 + factor)
+            magnitude_usd += multiplier
         for index, multiplier in duals.restrictions:
             restriction = path[index]
             sign = 1 if restriction.above else -1
@@ -600,8 +603,7 @@ def _bound(
             own_usd -= sign * counted
             own_magnitude_usd += counted
             magnitude_usd += multiplier * restriction.limit
-        bound_usd += float(problem.unmet_cap @ np.minimum(0.0, unmet_usd))
-        magnitude_usd += float(problem.unmet_cap @ (problem.unmet_usd + np.abs(demand)))
+        left_unmet_usd = float(problem.unmet_cap @ np.minimum(0.0, unmet_usd - ROUNDING * unmet_magnitude_usd))
 
         # What serving the whole demand of a type brings and costs.
         spent_usd = problem.delay_penalty_usd + ((1 + duals.budget) * problem.token_storage_usd)[:, None]
@@ -609,16 +611,18 @@ def _bound(
         spent_usd += delay[:, None] * universe.delay_s + error[:, None] * universe.error
         served = universe.largest_share > 0
         reward_usd = np.where(served, demand[:, None] - spent_usd, 0.0)
-        largest_usd = np.where(served, np.abs(demand)[:, None] + spent_usd, 0.0) * universe.largest_share
+        earns = served & (demand > 0)[:, None]
+        largest_usd = np.where(earns, demand[:, None] + spent_usd, 0.0) * universe.largest_share
         own_usd -= _knapsacks(universe, reward_usd, alive)
         own_magnitude_usd += largest_usd.sum(axis=0)[universe.configuration[alive]]
+        own_usd -= ROUNDING * own_magnitude_usd
 
         pair = universe.pair[alive]
-        best_usd, pair_magnitude_usd = np.zeros(universe.pairs), np.zeros(universe.pairs)
-        np.minimum.at(best_usd, pair, own_usd)  # 0 is to deploy none
-        np.maximum.at(pair_magnitude_usd, pair, own_magnitude_usd)
-        bound_usd += float(best_usd.sum())
-        bound_usd -= ROUNDING * (magnitude_usd + float(pair_magnitude_usd.sum()))
+        best_usd = np.zeros(universe.pairs)  # 0 is to deploy none
+        np.minimum.at(best_usd, pair, own_usd)
+        deployed_usd = float(best_usd.sum())
+        bound_usd += left_unmet_usd + deployed_usd
+        bound_usd -= ROUNDING * (magnitude_usd - left_unmet_usd - deployed_usd)
         return bound_usd, bound_usd - best_usd[pair] + own_usd
 
 

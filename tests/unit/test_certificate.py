@@ -174,6 +174,13 @@ def test_multipliers_beyond_double_precision_prove_nothing():
     assert not verify(problem(), certificate(1.0, Node(duals=overflow))).accepted
 
 
+def test_without_multipliers_nothing_is_lost_to_rounding():
+    zeros = Duals(demand=(0.0,), delay=(0.0,), error=(0.0,))
+    free = {"tiers": tuple(replace(TIER, name=name, price_usd_per_gpu_h=0.0) for name in "st")}
+    assert proves(zeros) == proves(zeros, **free) == 0.0
+    assert verify(problem(), certificate(0.0, Node(duals=zeros))).accepted
+
+
 # -- the universe ---------------------------------------------------------------------------------------------------
 
 

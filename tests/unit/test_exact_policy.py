@@ -1,0 +1,213 @@
+"""The `exact` policy as its callers see it: stopping, reporting, repeating, and what its proofs say."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from policies.certificate import certificate_to_dict, read_certificate, verify, write_certificate
+from policies.checker import check
+from policies.proof import Prover
+from policies.registry import make_policy
+from simulator.capacity import paper_problem
+from simulator.errors import InfeasibleError
+from simulator.files import plan_to_dict
+from simulator.plan import PlanStatus
+from simulator.policy import StoppingRule
+from simulator.problem import Configuration, ModelSize, QueryType, TierSize
+from simulator.rng import stream
+
+
+def problem(types=8, models=5, tiers=5, seed=0, **changes):
+    """A random problem with a gap at the root: SLOs that ask for mixtures, prices that do not follow speed."""
+    draw = stream(seed, "test-exact-policy")
+    query_types = [
+        QueryType(
+            name=f"q{i}",
+            arrival_per_h=float(draw.uniform(1000, 20000)),
+            input_tokens=float(draw.uniform(100, 1000)),
+            output_tokens=float(draw.uniform(50, 500)),
+            delay_slo_s=float(draw.uniform(1, 4)),
+            error_slo=float(draw.uniform(0.03, 0.08)),
+            delay_penalty_usd_per_query_s=1e-6,
+            unmet_penalty_usd_per_query=0.005,
+            unmet_cap=1.0,
+            token_storage_gb_per_token=1e-6,
+        )
+        for i in range(types)
+    ]
+    sizes = np.geomspace(1, 40, models)
+    made_models = [
+        ModelSize(name=f"m{j}", parameters_b=float(b), weights_gb=2.0 * float(b), kv_mb_per_token=0.1)
+        for j, b in enumerate(sizes)
+    ]
+    made_tiers = [
+        TierSize(
+            name=f"t{k}",
+            memory_gb=float(draw.choice([24.0, 48.0, 80.0])),
+            compute_tflops=float(draw.uniform(100, 900)),
+            compute_efficiency=0.3,
+            bandwidth_gb_s=1000.0,
+            price_usd_per_gpu_h=float(draw.uniform(0.3, 2.5)),
+            weight_factor=1.0,
+        )
+        for k in range(tiers)
+    ]
+    configurations = [
+        Configuration(model=m.name, tier=t.name, tensor_parallel=n, pipeline_parallel=1)
+        for m in made_models
+        for t in made_tiers
+        for n in (1, 2, 4)
+        if m.weights_gb < 0.9 * n * t.memory_gb
+    ]
+    size = {m.name: m.parameters_b for m in made_models}
+    speed = {t.name: t.compute_tflops for t in made_tiers}
+    delay_s = np.array(
+        [
+            [
+                q.output_tokens * 4e-3 * (1 + size[c.model]) ** 0.6 / c.tensor_parallel * 300 / speed[c.tier]
+                for c in configurations
+            ]
+            for q in query_types
+        ]
+    )
+    error = np.array([[0.12 / size[c.model] ** 0.5 for c in configurations] for _ in query_types])
+    parts = {
+        "name": f"random-{seed}",
+        "period_h": 24.0,
+        "budget_usd": 1000.0,
+        "storage_price_usd_per_gb_h": 0.002,
+        "storage_capacity_gb": 2000.0,
+        "max_replicas": 6,
+        "query_types": query_types,
+        "models": made_models,
+        "tiers": made_tiers,
+        "configurations": configurations,
+        "delay_s": delay_s,
+        "error": error,
+    }
+    return paper_problem(**(parts | changes))
+
+
+def prove(made, **stop):
+    return make_policy("exact").prove(made, incumbent=None, stop=StoppingRule(**stop), seed=0)
+
+
+@pytest.fixture(scope="module")
+def hard():
+    """A problem that takes some branching."""
+    return problem(types=10, models=6, tiers=6, seed=7)
+
+
+@pytest.fixture(scope="module")
+def proven(hard):
+    return prove(hard)
+
+
+def without_time(proof):
+    plan = {**plan_to_dict(proof.plan), "seconds": None}
+    return json.dumps([plan, certificate_to_dict(proof.certificate)])
+
+
+def test_the_tree_has_work_to_do_and_ends_with_a_proof(hard, proven):
+    assert proven.effort.nodes > 3
+    assert proven.plan.status is PlanStatus.OPTIMAL
+    assert proven.plan.gap <= 1e-6 * (1 + 1e-9)
+    assert proven.effort.root_bound_usd < proven.plan.bound_usd
+    assert check(hard, proven.plan).accepted
+    assert verify(hard, proven.certificate).accepted
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_milp_agrees(seed):
+    made = problem(types=4, models=3, tiers=3, seed=seed)
+    plan = make_policy("milp").plan(made, incumbent=None, stop=StoppingRule(), seed=0)
+    assert prove(made).plan.cost_usd == pytest.approx(plan.cost_usd, rel=3e-6)
+
+
+def test_the_same_arguments_give_the_same_proof(hard, proven):
+    assert without_time(prove(hard)) == without_time(proven)
+
+
+def test_to_stop_early_leaves_a_plan_and_a_bound_that_can_be_checked(hard, proven):
+    """By nodes: the result does not depend on the machine. The bound is one of all plans, so the optimum keeps it."""
+    for nodes in (0, 1, 3):
+        early = prove(hard, max_nodes=nodes)
+        assert early.plan.status is PlanStatus.FEASIBLE
+        assert early.effort.nodes <= nodes
+        assert check(hard, early.plan).accepted
+        assert early.plan.bound_usd <= proven.plan.cost_usd <= early.plan.cost_usd * (1 + 1e-9)
+        verdict = verify(hard, early.certificate)
+        assert verdict.accepted, verdict.reason
+        assert verdict.bound_usd == early.plan.bound_usd
+
+
+def test_no_time_at_all_still_gives_a_plan(hard):
+    hurried = prove(hard, time_limit_s=1e-3)
+    assert hurried.plan.status is PlanStatus.TIME_LIMIT
+    assert hurried.plan.bound_usd <= hurried.plan.cost_usd
+    assert check(hard, hurried.plan).accepted
+    assert verify(hard, hurried.certificate).accepted
+
+
+def test_a_wide_gap_is_enough_where_it_is_asked_for(hard, proven):
+    loose = prove(hard, relative_gap=0.05)
+    assert loose.plan.status is PlanStatus.OPTIMAL
+    assert loose.plan.gap <= 0.05
+    assert loose.effort.nodes <= proven.effort.nodes
+    assert verify(hard, loose.certificate).accepted
+
+
+def test_progress_is_told_and_only_gets_better(hard, proven):
+    told = []
+    again = prove(hard, report=told.append)
+    assert without_time(again) == without_time(proven), "to be watched changes nothing"
+    assert len(told) > 2
+    costs, bounds = [p.cost_usd for p in told], [p.bound_usd for p in told]
+    assert costs == sorted(costs, reverse=True)
+    assert bounds == sorted(bounds)
+    assert (costs[-1], bounds[-1]) == (pytest.approx(proven.plan.cost_usd), pytest.approx(proven.plan.bound_usd))
+    assert all(later.seconds >= earlier.seconds for earlier, later in itertools.pairwise(told))
+
+
+def test_a_plan_in_force_that_is_optimal_is_found_again(hard, proven):
+    again = make_policy("exact").plan(hard, incumbent=proven.plan, stop=StoppingRule(max_nodes=0), seed=0)
+    assert again.cost_usd == pytest.approx(proven.plan.cost_usd)
+
+
+def test_a_plan_in_force_for_other_hardware_does_no_harm(hard, proven):
+    other = problem(types=4, models=3, tiers=3)
+    plan = make_policy("exact").plan(other, incumbent=proven.plan, stop=StoppingRule(), seed=0)
+    assert check(other, plan).accepted
+
+
+def test_the_bound_holds_for_the_replicas_that_the_problem_allows():
+    """One replica at most instead of many: the optimum can only rise, and each is proven for its own limit."""
+    many = problem(types=4, models=2, tiers=2, seed=1)
+    few = replace(many, max_replicas=1)
+    wide, narrow = prove(many), prove(few)
+    assert wide.plan.cost_usd <= narrow.plan.cost_usd * (1 + 1e-6)
+    assert verify(many, wide.certificate).accepted
+    assert verify(few, narrow.certificate).accepted
+    if wide.plan.cost_usd < narrow.plan.bound_usd:
+        assert not verify(many, narrow.certificate).accepted, "the bound of the tighter problem is false for the looser"
+
+
+def test_a_certificate_survives_the_file(hard, proven, tmp_path):
+    for name in ("proof.json", "proof.json.gz"):
+        write_certificate(tmp_path / name, proven.certificate)
+        assert read_certificate(tmp_path / name) == proven.certificate
+
+
+def test_an_infeasible_problem_is_explained():
+    made = problem(types=3, models=2, tiers=2)
+    capped = replace(made, budget_usd=1.0, query_types=tuple(replace(q, unmet_cap=0.0) for q in made.query_types))
+    with pytest.raises(InfeasibleError, match="budget of 1 USD"):
+        prove(capped)
+
+
+def test_exact_is_a_prover_and_others_are_not():
+    assert isinstance(make_policy("exact"), Prover)
+    assert not isinstance(make_policy("agh"), Prover)
