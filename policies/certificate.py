@@ -280,7 +280,7 @@ def certificate_to_dict(certificate: Certificate) -> dict[str, Any]:
 
 
 def write_certificate(path: Path, certificate: Certificate) -> None:
-    """Write a certificate as plain JSON, one node per line, whatever the name ends in."""
+    """Write a certificate, one node per line; gzipped if the name ends in .gz."""
     document = certificate_to_dict(certificate)
     nodes = ",\n  ".join(json.dumps(node, allow_nan=False) for node in document.pop("nodes"))
     head = json.dumps(document, indent=1, allow_nan=False).removesuffix("\n}")
@@ -458,13 +458,11 @@ class _Universe:
             fine: BoolArray = _at_most(values[:, :, None], values[:, None, :]) | ~served[:, None, :]
             return fine
 
-        allowed = (self.problem.allowed[:, a][:, :, None] | ~served[:, None, :]).all(axis=0)
         quality = (no_more(self.problem.delay_s[:, a]) & no_more(self.problem.error[:, a])).all(axis=0)
-        # A type that the one left out serves has a share on the other too: its limits are kept with less delay.
-        share = served[:, :, None] | ~served[:, None, :]
+        serves = (served[:, :, None] | ~served[:, None, :]).all(axis=0)  # every type that the other one serves
         fits_load = _at_most(self.load_of_all[a], limit)[:, None]
         fits_kv = _at_most(self.kv_of_all[a], self.replicas[members])[:, None]
-        better = allowed & quality & share.all(axis=0)
+        better = serves & quality
         better &= (fits_load | no_more(load).all(axis=0)) & (fits_kv | no_more(kv).all(axis=0))
         better &= _at_most(self.fixed_usd[members][:, None], self.fixed_usd[members][None, :])
         first = np.arange(len(members))

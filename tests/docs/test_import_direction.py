@@ -17,7 +17,7 @@ KEPT_TO = {
     "numba": {"simulator/kernel.py", "simulator/extension.py", "simulator/engine/compiled.py"},
     "llvmlite": {"simulator/kernel.py"},
     "pyomo": {"policies/milp/model.py", "policies/milp/policy.py"},
-    "highspy": {"policies/routing.py"},
+    "highspy": {"policies/routing.py", "policies/conflict.py", "policies/exact/master.py"},
 }
 FILES = sorted(path for package in ALLOWED for path in (ROOT / package).rglob("*.py"))
 
