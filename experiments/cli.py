@@ -376,7 +376,7 @@ def plan(
     if out_file is not None:
         write_plan(out_file, made)
     if as_json:
-        print_json({**plan_to_dict(made), "effort": None if effort is None else asdict(effort)})
+        print_json(plan_to_dict(made) if effort is None else {**plan_to_dict(made), "effort": asdict(effort)})
         return
     out.print(plan_table(made, report.cost_parts_usd if report else {}))
     for line in plan_lines(made, effort, data.period_h):

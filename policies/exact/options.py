@@ -70,9 +70,10 @@ def largest_share(problem: PlanningProblem) -> FloatArray:
 
 def deployment_options(problem: PlanningProblem) -> Options:
     """Every option that some plan may need."""
-    share = largest_share(problem)
-    usable = (problem.cap > 0) & share.any(axis=0)
-    cap = np.where(usable, problem.cap, 1.0)
+    # Without any capacity only what needs none is served.
+    share = np.where((problem.cap > 0) | (problem.load <= 0), largest_share(problem), 0.0)
+    usable = share.any(axis=0)
+    cap = np.where(problem.cap > 0, problem.cap, 1.0)
     need = np.maximum((problem.load * share).sum(axis=0) / cap, (problem.kv * share).sum(axis=0))
     useful = np.clip(np.ceil(need - ROUNDING), 1, problem.max_replicas).astype(np.int64) * usable
     a = np.repeat(np.arange(len(useful)), useful)

@@ -13,7 +13,7 @@ from simulator.problem import Configuration
 NAMES = st.text(max_size=8)
 MONEY = st.floats(allow_nan=False, allow_infinity=False)
 SHARES = st.floats(0, 1)
-DEGREES = st.integers(1, 2**40)
+DEGREES = st.integers(1, 10**6)  # the most that a file may say
 
 CONFIGURATIONS = st.builds(
     Configuration,

@@ -99,7 +99,7 @@ def test_for_machines(files, run_cli):
     made = json.loads(run_cli("plan", "--problem", problem, "--policy", "exact", "--json").stdout)
     assert made["effort"]["configurations"] == 4
     assert made["effort"]["root_bound_usd"] <= made["bound_usd"]
-    assert json.loads(run_cli("plan", "--problem", problem, "--policy", "gh", "--json").stdout)["effort"] is None
+    assert "effort" not in json.loads(run_cli("plan", "--problem", problem, "--policy", "gh", "--json").stdout)
 
 
 def test_a_bound_that_is_too_high_is_refused(files, run_cli, tmp_path):

@@ -96,6 +96,7 @@ def test_what_cannot_be_paid_or_stored_is_no_option():
     assert chosen(problem([1], load=[2.5], storage_capacity_gb=1.0)) == []
     assert chosen(problem([1], load=[2.5], allowed=np.array([[False]]))) == []
     assert chosen(problem([1], load=[2.5], cap=np.array([0.0]))) == []
+    assert chosen(problem([1], load=[0.0], cap=np.array([0.0]))) == [(0, 1)], "what needs no capacity finds it"
 
 
 def test_taking_some_keeps_the_order():
