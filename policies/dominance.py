@@ -87,21 +87,27 @@ def undominated(problem: PlanningProblem, replicas: IntArray) -> IntArray:
         configurations are left out.
     """
     dominators, useful = _dominators(problem), useful_replicas(problem)
+    current = np.flatnonzero(replicas)
+    count = np.minimum(replicas[current], useful[current])
+    while True:  # as often as a dominator is dominated in turn; the rent never rises on the way
+        alive = dominators[current] >= 0
+        current, count = current[alive], count[alive]
+        following = dominators[current]
+        if (following == current).all():
+            break
+        moved = following != current
+        count[moved] = _affordable(problem, useful, current[moved], following[moved], count[moved])
+        current = following
     fleet = np.zeros_like(replicas)
-    for a in np.flatnonzero(replicas):
-        b, count = a, np.minimum(replicas[a], useful[a])
-        while b >= 0 and dominators[b] != b:  # the rent never rises on the way
-            b, count = dominators[b], _affordable(problem, useful, b, dominators[b], count)
-        if b >= 0:
-            fleet[b] = count
+    fleet[current] = count
     return fleet
 
 
 def _affordable(problem: PlanningProblem, useful: IntArray, a: IntArray, b: IntArray, r: IntArray) -> IntArray:
     """Most useful replicas of `b` for the rent of `r` replicas of `a`, 0 if there are none (arrays that broadcast)."""
-    rent = problem.rent_usd
-    with np.errstate(divide="ignore", invalid="ignore"):
-        count = np.where(rent[b] > 0, np.floor(rent[a] * r * (1 + EQUAL) / rent[b] + EQUAL), np.inf)
+    rent_usd = problem.rent_usd[a] * r * (1 + EQUAL)
+    price_usd = problem.rent_usd[b]
+    count = np.floor(np.divide(rent_usd, price_usd, out=np.full(rent_usd.shape, np.inf), where=price_usd > 0))
     return np.minimum(count, useful[b]).astype(np.int64)
 
 
@@ -135,7 +141,8 @@ def _dominators(problem: PlanningProblem) -> IntArray:
         fits = (s >= 1) & _enough(s, r * per_load, room_load) & _enough(s, r * per_kv, room_kv)
         better &= fits | (r > useful[old])
     gone = np.zeros(len(useless), dtype=np.bool_)
-    for a, b in sorted(zip(old[better].tolist(), new[better].tolist(), strict=True), key=lambda pair: (-pair[0], pair[1])):
+    replaceable = zip(old[better].tolist(), new[better].tolist(), strict=True)
+    for a, b in sorted(replaceable, key=lambda pair: (-pair[0], pair[1])):
         if not gone[a] and not gone[b]:
             gone[a], dominators[a] = True, b
     return dominators

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from policies.adaptive import Agh
+from policies.greedy import Gh
 from policies.conflict import Limit, LimitKind, is_feasible, smallest_conflict
 from policies.exact.incumbents import Incumbents
 from policies.exact.lagrangian import Duals, covers_of
@@ -144,10 +144,10 @@ class _Search:
         return Proof(plan=plan, certificate=certificate, effort=effort)
 
     def _start(self, incumbent: Plan | None) -> None:
-        """Plans to begin with: AGH's, and the fleet in force if it still serves."""
+        """Plans to begin with: GH's, which takes milliseconds, and the fleet in force if it still serves."""
         limit_s = None if self.stop.time_limit_s is None else START_SHARE * self.stop.time_limit_s
         try:
-            plan = Agh().plan(
+            plan = Gh().plan(
                 self.problem, incumbent=None, stop=replace(self.stop, time_limit_s=limit_s), seed=self.seed
             )
             self.incumbents.take(plan_arrays(self.problem, plan))

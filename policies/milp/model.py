@@ -1,7 +1,9 @@
 """The whole planning problem as a mixed-integer linear program in Pyomo.
 
-Equations and symbols: section 4 of docs/design.md (arXiv 2604.07472, problem P). Shares are indexed by configuration,
-which keeps the model linear; one function adds one family of constraints.
+Equations and symbols: docs/design.md and docs/planning.md (arXiv 2604.07472, problem P). Shares are indexed by
+configuration, which keeps the model linear; one function adds one family of constraints. Three things make it stronger
+than the bare equations and change no optimum: dominated configurations are left out and replicas bounded by what the
+demand could use (policies/dominance.py), the linking rows are tight, and `cover` rows cut off fractional deployments.
 """
 
 from dataclasses import dataclass
@@ -9,8 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyomo.environ as pyo
 
+from policies.dominance import dominated, largest_share, useful_replicas
 from simulator.plan import PlanArrays
 from simulator.problem import FloatArray, IntArray, PlanningProblem
+
+COVER_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the delay limit against the error limit, in the cover rows
+# A configuration that is over by this little still counts as good: it keeps k below some 1000, and a row with a larger
+# k forbids next to nothing.
+GOOD_SLACK = 1e-3
+CAP_SLACK = 1e-6  # by which an unmet share may be above its cap in a plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,19 +32,19 @@ class MilpModel:
 
 
 def usable_configurations(problem: PlanningProblem) -> IntArray:
-    """Configurations that can serve some type: allowed, and some share fits a replica and the limits."""
-    return np.flatnonzero(problem.allowed.any(axis=0) & (problem.cap > 0)).astype(np.int64)
+    """Configurations that a plan may need: they can serve some type, and no other one does so as well for less."""
+    return np.flatnonzero(~dominated(problem)).astype(np.int64)
 
 
 def build_model(problem: PlanningProblem) -> MilpModel:
     """State the problem. Names of the blocks are those of the constraint families in the design."""
-    usable = usable_configurations(problem)
+    usable, largest, useful = usable_configurations(problem), largest_share(problem), useful_replicas(problem)
     model = pyo.ConcreteModel(name=problem.name)
     types = range(len(problem.query_types))
     model.A = pyo.Set(initialize=[int(a) for a in usable], ordered=True)
-    model.IA = pyo.Set(initialize=[(i, int(a)) for i in types for a in usable if problem.allowed[i, a]], ordered=True)
+    model.IA = pyo.Set(initialize=[(i, int(a)) for i in types for a in usable if largest[i, a] > 0], ordered=True)
     model.w = pyo.Var(model.A, domain=pyo.Binary)
-    model.r = pyo.Var(model.A, domain=pyo.NonNegativeIntegers, bounds=(0, problem.max_replicas))
+    model.r = pyo.Var(model.A, domain=pyo.NonNegativeIntegers, bounds=lambda _, a: (0, int(useful[a])))
     model.x = pyo.Var(model.IA, bounds=(0.0, 1.0))
     model.u = pyo.Var(types, bounds=lambda _, i: (0.0, float(problem.unmet_cap[i])))
     by_type: dict[int, list[int]] = {i: [] for i in types}
@@ -47,8 +56,9 @@ def build_model(problem: PlanningProblem) -> MilpModel:
     _demand(model, by_type)
     _limits(model, problem, by_type)
     _capacity(model, problem, by_configuration)
-    _deployment(model, problem)
-    _linking(model, problem)
+    _deployment(model, problem, useful)
+    _linking(model, largest)
+    _cover(model, problem, by_type)
     _totals(model, problem)
     return MilpModel(model=model, problem=problem, usable=usable)
 
@@ -100,9 +110,9 @@ def _capacity(model: pyo.ConcreteModel, problem: PlanningProblem, by_configurati
     )
 
 
-def _deployment(model: pyo.ConcreteModel, problem: PlanningProblem) -> None:
-    """Deployed means some replicas, not deployed none; at most one configuration per (model, tier)."""
-    model.replicas = pyo.Constraint(model.A, rule=lambda m, a: m.r[a] <= problem.max_replicas * m.w[a])
+def _deployment(model: pyo.ConcreteModel, problem: PlanningProblem, useful: IntArray) -> None:
+    """Deployed means some replicas, but no useless ones, not deployed none; at most one configuration per pair."""
+    model.replicas = pyo.Constraint(model.A, rule=lambda m, a: m.r[a] <= int(useful[a]) * m.w[a])
     model.presence = pyo.Constraint(model.A, rule=lambda m, a: m.w[a] <= m.r[a])
     present = set(model.A)
     model.pairs = pyo.ConstraintList()
@@ -112,18 +122,68 @@ def _deployment(model: pyo.ConcreteModel, problem: PlanningProblem) -> None:
             model.pairs.add(pyo.quicksum(model.w[a] for a in chosen) <= 1)
 
 
-def _linking(model: pyo.ConcreteModel, problem: PlanningProblem) -> None:
+def _linking(model: pyo.ConcreteModel, largest: FloatArray) -> None:
     """x <= min(1, Delta/D, eps/e) w: tight, because no larger share could keep the delay and error limits alone."""
-    largest = np.minimum(
-        _share_within(problem.delay_slo_s, problem.delay_s), _share_within(problem.error_slo, problem.error)
-    )
     model.linking = pyo.Constraint(model.IA, rule=lambda m, i, a: m.x[i, a] <= float(largest[i, a]) * m.w[a])
 
 
-def _share_within(limit: FloatArray, value: FloatArray) -> FloatArray:
-    """Shape (types, configurations): largest share, at most 1, that keeps the limit (types,) by itself."""
-    per_pair = np.broadcast_to(limit[:, None], value.shape)
-    return np.minimum(1.0, np.divide(per_pair, value, out=np.ones(value.shape), where=value > per_pair))
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """A row `sum of w over good + k u[query_type] >= 1`."""
+
+    query_type: int
+    good: frozenset[int]
+    k: float
+
+    def implies(self, other: "Cover") -> bool:
+        """Whether every solution of this row is one of the other."""
+        return self.query_type == other.query_type and self.good <= other.good and self.k <= other.k
+
+
+def _cover(model: pyo.ConcreteModel, problem: PlanningProblem, by_type: dict[int, list[int]]) -> None:
+    """Some good configuration is deployed, or part of the type stays unmet.
+
+    For any weight 0 <= lambda <= 1 the delay and the error limit of type i add up to::
+
+        sum_a v_a x_ia <= 1        with v_a = lambda D_ia/Delta_i + (1 - lambda) e_ia/eps_i
+
+    Let `good` be the configurations with v_a <= 1 and t the smallest v_a of the others. If no good one is deployed,
+    the served share 1 - u_i counts at least t each, so t (1 - u_i) <= 1 and u_i >= 1 - 1/t. Hence::
+
+        sum_{a good} w_a + k u_i >= 1        with k = t / (t - 1), and k = 1 where all are good
+
+    Where the cap of u_i is below 1/k, the left side without a good configuration would stay below one whatever u_i is:
+    one is deployed, and k = 0 states it more sharply.
+    """
+    rows = [cover for i, columns in by_type.items() if columns for cover in covers_of(problem, i, columns)]
+    model.cover = pyo.Constraint(
+        range(len(rows)),
+        rule=lambda m, n: pyo.quicksum(m.w[a] for a in sorted(rows[n].good)) + rows[n].k * m.u[rows[n].query_type] >= 1,
+    )
+
+
+def covers_of(problem: PlanningProblem, i: int, columns: list[int]) -> list[Cover]:
+    """The cover rows of type `i` over the configurations `columns`, without those that another one implies."""
+    delay, error = (
+        np.divide(value, limit, out=np.zeros(len(columns)), where=value > 0)  # a limit of zero leaves values of zero
+        for value, limit in (
+            (problem.delay_s[i, columns], problem.delay_slo_s[i]),
+            (problem.error[i, columns], problem.error_slo[i]),
+        )
+    )
+    found: list[Cover] = []
+    for weight in COVER_WEIGHTS:
+        value = weight * delay + (1 - weight) * error
+        bad = value > 1 + GOOD_SLACK
+        t = float(value[bad].min(initial=np.inf))
+        k = t / (t - 1) if np.isfinite(t) else 1.0
+        good = frozenset(a for a, is_bad in zip(columns, bad, strict=True) if not is_bad)
+        if good and k * (problem.unmet_cap[i] + CAP_SLACK) < 1:
+            k = 0.0
+        cover = Cover(i, good, k)
+        if not any(other.implies(cover) for other in found):
+            found = [other for other in found if not cover.implies(other)] + [cover]
+    return found
 
 
 def _totals(model: pyo.ConcreteModel, problem: PlanningProblem) -> None:
