@@ -13,6 +13,7 @@ import numpy as np
 from policies.exact.lagrangian import Relaxed
 from policies.exact.options import Options
 from policies.routing import route_deployments
+from simulator.errors import RunError
 from simulator.plan import PlanArrays, plan_cost_usd
 from simulator.problem import FloatArray, IntArray, PlanningProblem
 
@@ -149,12 +150,15 @@ class Incumbents:
         self._seen.add(key)
         self.routed += 1
         chosen = np.array(key, dtype=np.int64)
-        routing = route_deployments(
-            self.problem,
-            self.options.configuration[chosen],
-            self.options.replicas[chosen],
-            below_usd=self.cost_usd,
-        )
+        try:
+            routing = route_deployments(
+                self.problem,
+                self.options.configuration[chosen],
+                self.options.replicas[chosen],
+                below_usd=self.cost_usd,
+            )
+        except RunError:  # the solver failed on this fleet, which says nothing about others
+            return False
         if routing is None or routing.cost_usd >= self.cost_usd * (1 - 1e-12):
             return False
         self.best, self.cost_usd = routing.arrays(self.problem), routing.cost_usd

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from policies.greedy import Gh
 from policies.conflict import Limit, LimitKind, is_feasible, smallest_conflict
 from policies.exact.incumbents import Incumbents
 from policies.exact.lagrangian import Duals, covers_of
 from policies.exact.options import Options, deployment_options
 from policies.exact.tree import Clock, Evaluated, Node, Outcome, Pricer, Tree
 from policies.exact.writing import certificate_of
+from policies.greedy import Gh
 from policies.proof import Effort, Proof
 from policies.routing import route
 from simulator.errors import InfeasibleError, InputError, RunError
@@ -20,7 +20,6 @@ from simulator.policy import SearchProgress, StoppingRule
 from simulator.problem import PlanningProblem
 
 COVER_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-START_SHARE = 0.1  # of the time limit, for the heuristic plan to start from
 CONFLICT_TIME_S = 20.0  # for finding out why there is no plan
 ROUNDING = 1e-12  # of the dearest plan: two costs that differ by less are equal
 IMPROVEMENTS = 400  # routings of the local search at the root
@@ -145,11 +144,8 @@ class _Search:
 
     def _start(self, incumbent: Plan | None) -> None:
         """Plans to begin with: GH's, which takes milliseconds, and the fleet in force if it still serves."""
-        limit_s = None if self.stop.time_limit_s is None else START_SHARE * self.stop.time_limit_s
         try:
-            plan = Gh().plan(
-                self.problem, incumbent=None, stop=replace(self.stop, time_limit_s=limit_s), seed=self.seed
-            )
+            plan = Gh().plan(self.problem, incumbent=None, stop=self.stop, seed=self.seed)
             self.incumbents.take(plan_arrays(self.problem, plan))
         except InfeasibleError:
             pass  # a heuristic may miss what exists
@@ -166,7 +162,10 @@ class _Search:
         best = self.incumbents.best
         if best is None:
             raise ValueError("there is no plan")
-        arrays = route(self.problem, best.replicas) or best
+        try:
+            arrays = route(self.problem, best.replicas) or best
+        except RunError:
+            arrays = best
         status = PlanStatus.FEASIBLE
         if outcome.done:
             status = PlanStatus.OPTIMAL

@@ -16,6 +16,7 @@ from policies.exact.lagrangian import Cover, Duals, Relaxed, RestrictionRows, re
 from policies.exact.master import INFINITY, Columns, Program
 from policies.exact.options import Options
 from policies.exact.pricing import best_use
+from simulator.errors import RunError
 from simulator.problem import FloatArray, IntArray, PlanningProblem
 
 BATCH = 30  # columns per round of column generation
@@ -114,11 +115,10 @@ class Pricer:
         cutoff_usd: float,
         clock: Clock,
         *,
-        covers: Sequence[Cover] = (),
-        pairs: Sequence[int] = (),
         start: IntArray,
+        parent: Evaluated | None = None,
     ) -> Evaluated:
-        """Bound the plans that keep the restrictions of `path` and open only `alive` options."""
+        """Bound the plans over `alive` options that keep the restrictions of `path`: those of `parent` and one more."""
         rows = self.rows(path)
         for row, side, limit in zip(rows.counts, rows.sides, rows.limits, strict=True):
             if side < 0 and limit <= 0:
@@ -131,16 +131,24 @@ class Pricer:
             self.pool,
             start[np.isin(self.pool.option[start], alive)],
             restrictions=rows,
-            covers=covers,
-            pairs=pairs,
+            covers=() if parent is None else parent.covers,
+            pairs=() if parent is None else parent.pairs,
             penalty_usd=penalty_usd,
         )
         alive_covers: list[Cover] = []
         smoothing = 0.0
-        best: Relaxed | None = None
-        best_covers: tuple[Cover, ...] = ()
+        opened, objective_usd = np.zeros(len(self.options)), 0.0
+        # The duals of the parent, with nothing for the new restriction, prove here what they prove there.
+        best_covers = () if parent is None else parent.covers
+        known = _no_prices(len(self.problem.query_types)) if parent is None else parent.duals
+        unpriced = np.zeros(len(path) - len(known.restrictions))
+        known = replace(known, restrictions=np.append(known.restrictions, unpriced))
+        best = relax(self.problem, options, known, [cover.take(alive) for cover in best_covers], rows_alive)
         while True:
-            objective_usd = program.solve()
+            try:
+                objective_usd = program.solve()
+            except RunError:  # the solver failed on this program: what is proven so far stands
+                break
             used, missing = program.values()
             opened = program.open(used)
             if self._add_rows(program, opened):
@@ -149,9 +157,9 @@ class Pricer:
             duals, pair_usd = program.duals()
             alive_covers += [cover.take(alive) for cover in program.covers[len(alive_covers) :]]
             # Prices between the last ones and the best so far swing less from round to round (Wentges smoothing).
-            smooth = duals if best is None or not smoothing else _mix(best.duals, duals, smoothing)
+            smooth = _mix(best.duals, duals, smoothing) if smoothing else duals
             relaxed = relax(self.problem, options, smooth, alive_covers, rows_alive)
-            if best is None or relaxed.bound_usd > best.bound_usd:
+            if relaxed.bound_usd > best.bound_usd:
                 best, best_covers = relaxed, tuple(program.covers)
             if best.bound_usd >= cutoff_usd or clock.up() or self.rounds >= last_round:
                 break
@@ -370,13 +378,12 @@ class Tree:
                     node.alive,
                     self.cutoff_usd,
                     self.clock,
-                    covers=node.covers,
-                    pairs=node.pairs,
                     start=start,
+                    parent=node,
                 )
                 children.append(len(self.nodes))
                 self.nodes.append(Node(path=below_path, duals=child.duals, covers=child.covers))
-                bound = max(child.bound_usd, bound_usd)
+                bound = max(child.bound_usd, bound_usd)  # they differ by rounding at most
                 if bound < self.cutoff_usd:
                     self.cutoff_usd = min(self.cutoff_usd, visit(child))
                 if bound < self.cutoff_usd:
@@ -407,7 +414,10 @@ class Tree:
             free=self.groups.count[candidates],
             penalty_usd=self.pricer.penalty_usd,
         )
-        base_usd = program.solve()
+        try:
+            base_usd = program.solve()
+        except RunError:
+            return int(candidates[0]), int(np.floor(sums[candidates[0]] + WHOLE))
         basis = program.solver.getBasis()
         best, since = (-1.0, int(candidates[0])), 0
         for row, group in enumerate(candidates):
@@ -427,6 +437,20 @@ class Tree:
             if since >= PATIENCE or self.clock.up():
                 break
         return best[1], int(np.floor(sums[best[1]] + WHOLE))
+
+
+def _no_prices(types: int) -> Duals:
+    """Prices that prove next to nothing, and need no solver."""
+    none = np.zeros(types)
+    return Duals(
+        demand=none,
+        delay=none,
+        error=none,
+        budget=0.0,
+        storage=0.0,
+        covers=np.zeros(0),
+        restrictions=np.zeros(0),
+    )
 
 
 def _mix(old: Duals, new: Duals, weight: float) -> Duals:

@@ -9,10 +9,12 @@ import pytest
 
 from policies.certificate import certificate_to_dict, read_certificate, verify, write_certificate
 from policies.checker import check
+from policies.exact.master import Program
+from policies.exact.tree import Clock
 from policies.proof import Prover
 from policies.registry import make_policy
 from simulator.capacity import paper_problem
-from simulator.errors import InfeasibleError
+from simulator.errors import InfeasibleError, RunError
 from simulator.files import plan_to_dict
 from simulator.plan import PlanStatus
 from simulator.policy import StoppingRule
@@ -206,6 +208,42 @@ def test_an_infeasible_problem_is_explained():
     capped = replace(made, budget_usd=1.0, query_types=tuple(replace(q, unmet_cap=0.0) for q in made.query_types))
     with pytest.raises(InfeasibleError, match="budget of 1 USD"):
         prove(capped)
+
+
+@pytest.mark.parametrize("first", [1, 2, 10, 40])
+def test_a_solver_that_fails_leaves_the_best_plan_and_a_true_bound(hard, proven, first, monkeypatch):
+    """From its `first` master program on, HiGHS fails now and then; what is proven stands, and can be checked."""
+    solve, calls = Program.solve, []
+
+    def failing(program):
+        calls.append(1)
+        if len(calls) >= first and len(calls) % 3 != 1:
+            raise RunError("HiGHS failed")
+        return solve(program)
+
+    monkeypatch.setattr(Program, "solve", failing)
+    broken = prove(hard, max_nodes=10)
+    assert check(hard, broken.plan).accepted
+    assert broken.plan.bound_usd <= proven.plan.cost_usd <= broken.plan.cost_usd * (1 + 1e-9)
+    verdict = verify(hard, broken.certificate)
+    assert verdict.accepted, verdict.reason
+
+
+@pytest.mark.parametrize("stop", range(0, 60, 6))
+def test_the_certificate_holds_wherever_the_time_runs_out(hard, proven, stop, monkeypatch):
+    """In the middle of a node as well: the clock is asked a certain number of times before it says stop."""
+    asked = []
+
+    def up(clock):
+        asked.append(1)
+        return len(asked) > 3 * stop
+
+    monkeypatch.setattr(Clock, "up", up)
+    cut = prove(hard)
+    assert check(hard, cut.plan).accepted
+    assert cut.plan.bound_usd <= proven.plan.cost_usd <= cut.plan.cost_usd * (1 + 1e-9)
+    verdict = verify(hard, cut.certificate)
+    assert verdict.accepted, verdict.reason
 
 
 def test_exact_is_a_prover_and_others_are_not():
