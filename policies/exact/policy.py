@@ -152,9 +152,10 @@ class _Search:
         self.incumbents.try_fleet(())  # to serve nothing is a plan too
         if incumbent is not None:
             try:
-                arrays = route(self.problem, plan_arrays(self.problem, incumbent).replicas)
-            except InputError:
-                arrays = None  # made for another problem
+                replicas = plan_arrays(self.problem, incumbent).replicas
+                arrays = route(self.problem, replicas) if replicas.max() <= self.problem.max_replicas else None
+            except (InputError, RunError):
+                arrays = None  # made for another problem; or the solver fails, which says nothing
             if arrays is not None:
                 self.incumbents.take(arrays)
 

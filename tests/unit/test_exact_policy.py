@@ -185,6 +185,15 @@ def test_a_plan_in_force_for_other_hardware_does_no_harm(hard, proven):
     assert check(other, plan).accepted
 
 
+def test_a_plan_in_force_of_too_many_replicas_is_not_kept():
+    many = problem(types=4, models=2, tiers=2, seed=1)
+    first = prove(many).plan
+    large = replace(first, deployments=tuple(replace(d, replicas=5) for d in first.deployments))
+    few = replace(many, max_replicas=1)
+    plan = make_policy("exact").plan(few, incumbent=large, stop=StoppingRule(), seed=0)
+    assert check(few, plan).accepted
+
+
 def test_the_bound_holds_for_the_replicas_that_the_problem_allows():
     """One replica at most instead of many: the optimum can only rise, and each is proven for its own limit."""
     many = problem(types=4, models=2, tiers=2, seed=1)
