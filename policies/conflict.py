@@ -48,6 +48,10 @@ class LimitKind(StrEnum):
     ERROR = "error"
 
 
+SHOWN = 4  # limits of one kind that a message tells one by one
+SEVERAL = {LimitKind.UNMET: "unmet caps", LimitKind.DELAY: "delay SLOs", LimitKind.ERROR: "error SLOs"}
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """One limit of a problem: on all of it, or on the query type of that name."""
@@ -166,11 +170,14 @@ class Conflict:
             Rent and storage of one period [USD] of the cheapest fleet known that keeps every limit but the budget. Told
             where the budget has a part in the conflict.
         """
-        words = [limit.describe(problem) for limit in self.limits]
+        words = self._words(problem)
         text = f"problem {problem.name} is infeasible: "
-        text += f"these limits conflict: {'; '.join(words)}." if len(words) > 1 else f"{words[0]}, but cannot be."
-        if self.limits[0].kind is not LimitKind.UNMET and len(words) == 1:
-            text = f"problem {problem.name} is infeasible: {words[0]} cannot be kept."
+        if len(self.limits) > 1:
+            text += f"these limits conflict: {'; '.join(words)}."
+        else:
+            text += (
+                f"{words[0]}, but cannot be." if self.limits[0].kind is LimitKind.UNMET else f"{words[0]} is too tight."
+            )
         if cheapest_usd is not None and Limit(LimitKind.BUDGET) in self.limits:
             text += f" The cheapest fleet found that keeps every other limit spends {cheapest_usd:.2f} USD."
         if self.enough_alone is not None:
@@ -178,6 +185,18 @@ class Conflict:
         if not self.smallest:
             text += " This may not be the smallest such set: not everything was decided in time."
         return text
+
+    def _words(self, problem: PlanningProblem) -> list[str]:
+        """Each limit, or those of a kind together where there are many."""
+        words = []
+        for kind in LimitKind:
+            limits = [limit for limit in self.limits if limit.kind is kind]
+            if len(limits) > SHOWN:
+                names = ", ".join(limit.query_type or "" for limit in limits)
+                words.append(f"the {SEVERAL[kind]} of {len(limits)} query types ({names})")
+            else:
+                words += [limit.describe(problem) for limit in limits]
+        return words
 
     def _way_out(self, problem: PlanningProblem, enough_alone: tuple[Limit, ...]) -> str:
         """What is true of lifting one limit: other limits may conflict as well."""
@@ -293,8 +312,9 @@ def smallest_conflict(problem: PlanningProblem, feasible: Feasible, *, time_limi
 def _orders(problem: PlanningProblem, limits: tuple[Limit, ...]) -> Iterable[list[list[Limits]]]:
     """Stages of groups of limits, to be dropped in this order: the dearest to keep last.
 
-    A conflict without the budget is the better news (money would not help), so one of the orders drops it first. Types:
-    those with the least and those with the most to compute first.
+    A conflict without the budget says more (money would not help), so the first order drops it first, and then all SLOs
+    of a kind at once, which is quick where they have no part in it. The other orders find conflicts of few types: they
+    drop those with the least and those with the most to compute first.
     """
     must = 1 - problem.unmet_cap
     least_load = np.where(problem.allowed & (must[:, None] > 0), problem.load * must[:, None], np.inf).min(
@@ -304,7 +324,8 @@ def _orders(problem: PlanningProblem, limits: tuple[Limit, ...]) -> Iterable[lis
     types = [frozenset(limit for limit in limits if limit.query_type == name) for name in names]
     shared = [frozenset({limit}) for limit in limits if limit.query_type is None]
     singles = [frozenset({limit}) for limit in reversed(limits) if limit.query_type is not None]
-    yield [shared, types, singles]
+    slos = [frozenset(limit for limit in limits if limit.kind is kind) for kind in (LimitKind.DELAY, LimitKind.ERROR)]
+    yield [shared, slos, types, singles]
     yield [types, singles, shared[::-1]]
     yield [types[::-1], shared[::-1], singles]
 

@@ -20,7 +20,7 @@ from simulator.policy import SearchProgress, StoppingRule
 from simulator.problem import PlanningProblem
 
 COVER_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-CONFLICT_TIME_S = 20.0  # for finding out why there is no plan
+CONFLICT_TIME_S = 30.0  # for finding out why there is no plan
 ROUNDING = 1e-12  # of the dearest plan: two costs that differ by less are equal
 IMPROVEMENTS = 400  # routings of the local search at the root
 
