@@ -56,7 +56,8 @@ def useful_replicas(problem: PlanningProblem) -> IntArray:
     share = largest_share(problem)
     cap = np.where(problem.cap > 0, problem.cap, np.inf)
     need = np.maximum((problem.load * share).sum(axis=0) / cap, (problem.kv * share).sum(axis=0))
-    return np.clip(np.ceil(need - WHOLE), 1, max(problem.max_replicas, 1)).astype(np.int64)
+    useful: IntArray = np.clip(np.ceil(need - WHOLE), 1, max(problem.max_replicas, 1)).astype(np.int64)
+    return useful
 
 
 def dominated(problem: PlanningProblem) -> BoolArray:
@@ -67,7 +68,8 @@ def dominated(problem: PlanningProblem) -> BoolArray:
     BoolArray
         Shape (configurations,).
     """
-    return _dominators(problem) != np.arange(len(problem.configurations))
+    left_out: BoolArray = _dominators(problem) != np.arange(len(problem.configurations))
+    return left_out
 
 
 def undominated(problem: PlanningProblem, replicas: IntArray) -> IntArray:
@@ -108,7 +110,8 @@ def _affordable(problem: PlanningProblem, useful: IntArray, a: IntArray, b: IntA
     rent_usd = problem.rent_usd[a] * r * (1 + EQUAL)
     price_usd = problem.rent_usd[b]
     count = np.floor(np.divide(rent_usd, price_usd, out=np.full(rent_usd.shape, np.inf), where=price_usd > 0))
-    return np.minimum(count, useful[b]).astype(np.int64)
+    result: IntArray = np.minimum(count, useful[b]).astype(np.int64)
+    return result
 
 
 def _useless(problem: PlanningProblem, share: FloatArray) -> BoolArray:
@@ -117,7 +120,8 @@ def _useless(problem: PlanningProblem, share: FloatArray) -> BoolArray:
     too_dear = spent_usd > problem.budget_usd + WHOLE * max(problem.budget_usd, 1.0)
     too_large = problem.model_storage_gb > problem.storage_capacity_gb + WHOLE * max(problem.storage_capacity_gb, 1.0)
     none_allowed = np.full(len(problem.cap), problem.max_replicas < 1)
-    return (problem.cap <= 0) | ~(share > 0).any(axis=0) | too_dear | too_large | none_allowed
+    useless: BoolArray = (problem.cap <= 0) | ~(share > 0).any(axis=0) | too_dear | too_large | none_allowed
+    return useless
 
 
 def _dominators(problem: PlanningProblem) -> IntArray:
@@ -130,13 +134,13 @@ def _dominators(problem: PlanningProblem) -> IntArray:
     for values in (-(share > 0).astype(np.float64), problem.delay_s, problem.error):
         better &= ((values[:, new] <= values[:, old]) | (share[:, old] <= 0)).all(axis=0)
     old, new = old[better], new[better]
-    with np.errstate(divide="ignore"):
-        per_load = _replicas_for_one(problem.load / problem.cap, share, old, new)
-        per_kv = _replicas_for_one(problem.kv, share, old, new)
+    cap = np.where(useless, 1.0, problem.cap)  # no useless one is among the old and the new
+    per_load = _replicas_for_one(problem.load / cap, share, old, new)
+    per_kv = _replicas_for_one(problem.kv, share, old, new)
     room_load = (problem.load[:, new] * share[:, old]).sum(axis=0) / problem.cap[new]
     room_kv = (problem.kv[:, new] * share[:, old]).sum(axis=0)
     better = np.ones(len(old), dtype=np.bool_)
-    for r in range(1, int(useful.max(initial=0)) + 1):
+    for r in range(1, int(useful[old].max(initial=0)) + 1):
         s = _affordable(problem, useful, old, new, np.array(r, dtype=np.int64))
         fits = (s >= 1) & _enough(s, r * per_load, room_load) & _enough(s, r * per_kv, room_kv)
         better &= fits | (r > useful[old])

@@ -214,3 +214,14 @@ def solution_arrays(built: MilpModel) -> PlanArrays:
         share[i, a] = max(0.0, pyo.value(built.model.x[i, a])) if replicas[a] else 0.0
     unmet = np.array([max(0.0, pyo.value(built.model.u[i])) for i in built.model.u])
     return PlanArrays(replicas, share, unmet)
+
+
+def set_values(built: MilpModel, arrays: PlanArrays) -> None:
+    """Give the variables the values of a plan that deploys no configuration but those of the model."""
+    for a in built.model.A:
+        built.model.r[a].set_value(int(arrays.replicas[a]))
+        built.model.w[a].set_value(int(arrays.replicas[a] > 0))
+    for i, a in built.model.IA:
+        built.model.x[i, a].set_value(float(arrays.share[i, a]))
+    for i in built.model.u:
+        built.model.u[i].set_value(float(arrays.unmet[i]))

@@ -1,83 +1,179 @@
-"""The `milp` policy: state the whole problem, let HiGHS solve it, report plan, bound and gap."""
+"""The `milp` policy: state the whole problem, let HiGHS solve it, report plan, bound and gap.
+
+Pyomo states the model and translates it for HiGHS (`pyomo.contrib.solver`). The search itself is run on the `highspy`
+object behind Pyomo's interface, `_solver_model`, for what the interface does not offer: start values, callbacks, and an
+output that stays free for whoever shows the progress (Pyomo catches all of it while it solves).
+"""
 
 import logging
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyomo.environ as pyo
 from pyomo.contrib.solver.common.factory import SolverFactory
-from pyomo.contrib.solver.common.results import Results, SolutionStatus, TerminationCondition
+from pyomo.contrib.solver.common.results import SolutionStatus, TerminationCondition
 
 from policies.adaptive import Agh
-from policies.milp.model import MilpModel, build_model, solution_arrays, usable_configurations
+from policies.dominance import undominated
+from policies.milp.model import MilpModel, build_model, set_values, solution_arrays, usable_configurations
 from policies.routing import route
 from simulator.errors import InfeasibleError, RunError
-from simulator.plan import Plan, PlanArrays, PlanStatus, build_plan
-from simulator.policy import StoppingRule
-from simulator.problem import PlanningProblem
+from simulator.plan import Plan, PlanArrays, PlanStatus, build_plan, plan_arrays
+from simulator.policy import SearchProgress, StoppingRule
+from simulator.problem import IntArray, PlanningProblem
 
 START_SHARE = 0.1  # of the time limit, for the heuristic plan to start from
-# Handing a model to HiGHS takes some 2.3 times as long as building it in Pyomo, and presolve, which does not look at
-# the clock, some 3 times (measured at 50x20x20). Where both do not fit in the time, AGH gets what is left of it.
-HAND_OVER_PER_BUILD = 5.5
+# Handing a model to HiGHS takes some 1.8 times as long as building it in Pyomo, and presolve, which does not look at
+# the clock, some 4 to 5 times (measured at 20x20x20 and 50x20x20). Where both do not fit in the time, AGH gets what is
+# left of it.
+HAND_OVER_PER_BUILD = 6.5
 READING_SHARE = 0.05  # of the time limit, kept for reading and polishing the solution
+# HiGHS's incumbents and bounds are true within its tolerances only. What is reported during the search keeps clear of
+# them by this (relative), so that the exact values at the end never contradict an earlier report.
+REPORT_MARGIN = 1e-6
+FEASIBLE_POINT = 2  # HiGHS: kSolutionStatusFeasible of `primal_solution_status`
+
+CONDITIONS = {  # HiGHS's model status by name; any other one is an error of the solver
+    "kOptimal": TerminationCondition.convergenceCriteriaSatisfied,
+    "kInfeasible": TerminationCondition.provenInfeasible,
+    "kUnboundedOrInfeasible": TerminationCondition.infeasibleOrUnbounded,  # every column is bounded, so infeasible
+    "kTimeLimit": TerminationCondition.maxTimeLimit,
+    "kSolutionLimit": TerminationCondition.iterationLimit,  # nodes
+    "kIterationLimit": TerminationCondition.iterationLimit,
+    "kInterrupt": TerminationCondition.interrupted,
+}
+INFEASIBLE = (TerminationCondition.provenInfeasible, TerminationCondition.infeasibleOrUnbounded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solved:
+    """What HiGHS says at the end; the values of a solution are those of the Pyomo variables then."""
+
+    termination_condition: TerminationCondition
+    solution_status: SolutionStatus
+    incumbent_objective: float | None
+    objective_bound: float | None  # may be infinite before the root is solved
+
+
+@dataclass(slots=True)
+class Progress:
+    """Tells of each better cost and bound [USD]: the cost never rises, the bound never falls.
+
+    `failure` is what a report raised. It must not run through the solver's own code, so it is kept until the solver is
+    done, and nothing is reported any more.
+    """
+
+    report: Callable[[SearchProgress], None] | None
+    started: float
+    cost_usd: float | None = None
+    bound_usd: float | None = None
+    failure: BaseException | None = field(default=None, init=False)
+
+    def tell(self, *, cost_usd: float | None = None, bound_usd: float | None = None) -> None:
+        """Report what is better than what was reported before."""
+        if self.report is None or self.failure is not None:
+            return
+        cheaper = (
+            cost_usd is not None and math.isfinite(cost_usd) and (self.cost_usd is None or cost_usd < self.cost_usd)
+        )
+        tighter = (
+            bound_usd is not None
+            and math.isfinite(bound_usd)
+            and (self.bound_usd is None or bound_usd > self.bound_usd)
+        )
+        if cheaper:
+            self.cost_usd = cost_usd
+        if tighter:
+            self.bound_usd = bound_usd
+        if cheaper or tighter:
+            self._send()
+
+    def found(self, cost_usd: float, bound_usd: float) -> None:
+        """Report what HiGHS has in the middle of its search, short of its tolerances."""
+        self.tell(
+            cost_usd=cost_usd + REPORT_MARGIN * abs(cost_usd), bound_usd=bound_usd - REPORT_MARGIN * abs(bound_usd)
+        )
+
+    def finish(self, plan: Plan) -> None:
+        """Report the final values, unless they were the last ones reported."""
+        if self.report is not None and (self.cost_usd, self.bound_usd) != (plan.cost_usd, plan.bound_usd):
+            self.cost_usd, self.bound_usd = plan.cost_usd, plan.bound_usd
+            self._send()
+
+    def _send(self) -> None:
+        assert self.report is not None
+        seconds = time.perf_counter() - self.started
+        self.report(SearchProgress(seconds=seconds, cost_usd=self.cost_usd, bound_usd=self.bound_usd))
 
 
 @dataclass(frozen=True, slots=True)
 class Milp:
-    """Exact planning by branch and bound (HiGHS through Pyomo).
+    """Exact planning by branch and bound (HiGHS through Pyomo), started from AGH's plan.
 
-    A time-out is a status, not an exception: the plan is then the best so far with the bound proven so far. AGH gives a
-    plan to fall back on, because HiGHS may find nothing better, or nothing at all, before it has to stop.
+    A time-out is a status, not an exception: the plan is then the best so far with the bound proven so far. AGH's plan
+    is also what remains if HiGHS finds nothing better, or nothing at all, before it has to stop, or fails.
     """
 
     name: str = "milp"
 
     def plan(self, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int) -> Plan:
-        started = time.perf_counter()
+        progress = Progress(stop.report, time.perf_counter())
+        made = self._plan(problem, stop, seed, progress)
+        made = replace(made, seconds=time.perf_counter() - progress.started)
+        progress.finish(made)
+        return made
+
+    def _plan(self, problem: PlanningProblem, stop: StoppingRule, seed: int, progress: Progress) -> Plan:
         if not len(usable_configurations(problem)):
-            return self._nothing(problem)
+            return self._nothing(problem, seed)
         limit_s = None if stop.time_limit_s is None else START_SHARE * stop.time_limit_s
-        start = _heuristic_plan(problem, replace(stop, time_limit_s=limit_s), seed)
+        quiet = replace(stop, report=None)  # reports are this policy's own
+        start = _heuristic_plan(problem, replace(quiet, time_limit_s=limit_s), seed)
+        if start is not None:
+            progress.tell(cost_usd=start.cost_usd)
         build_started = time.perf_counter()
         built = build_model(problem)
         built_at = time.perf_counter()
         presolved_at = built_at + HAND_OVER_PER_BUILD * (built_at - build_started)
-        if start is not None and stop.time_limit_s is not None and presolved_at - started > stop.time_limit_s:
-            left_s = (1 - READING_SHARE) * stop.time_limit_s - (built_at - started)
-            best = _heuristic_plan(problem, replace(stop, time_limit_s=max(left_s, 0.0)), seed) or start
-            seconds = time.perf_counter() - started
-            return replace(best, policy=self.name, status=PlanStatus.TIME_LIMIT, seconds=seconds)
-        results = _solve(built, stop, seed, started)
-        if results.termination_condition in (
-            TerminationCondition.provenInfeasible,
-            TerminationCondition.infeasibleOrUnbounded,
-        ):
+        if start is not None and stop.time_limit_s is not None and presolved_at - progress.started > stop.time_limit_s:
+            left_s = (1 - READING_SHARE) * stop.time_limit_s - (built_at - progress.started)
+            again = _heuristic_plan(problem, replace(quiet, time_limit_s=max(left_s, 0.0)), seed) or start
+            best = min(again, start, key=lambda plan: plan.cost_usd)
+            return replace(best, policy=self.name, status=PlanStatus.TIME_LIMIT)
+        results = _solve(built, stop, seed, progress, _start_arrays(problem, start))
+        if results.termination_condition in INFEASIBLE and start is None:
             raise InfeasibleError(_explain_infeasible(problem, seed))
         status = _status(results.termination_condition)
         plans = [] if start is None else [replace(start, policy=self.name, status=status)]
         if results.solution_status is not SolutionStatus.noSolution:
-            results.solution_loader.load_vars()
             arrays = solution_arrays(built)
             # Branch and bound leaves shares within tolerances: with the placement fixed the routing is an LP.
-            arrays = route(problem, arrays.replicas) or arrays
+            arrays = _routed(problem, arrays.replicas) or arrays
             plans.append(build_plan(problem, arrays, policy=self.name, status=status, seconds=0.0))
         if not plans:
-            raise RunError(f"policy {self.name} found no plan for {problem.name} in its time: give it more")
+            why = "in its time: give it more"
+            if results.termination_condition is TerminationCondition.error:
+                why = "because HiGHS failed"
+            raise RunError(f"policy {self.name} found no plan for {problem.name} {why}")
         best = min(plans, key=lambda plan: plan.cost_usd)
         bound_usd = results.objective_bound
+        if results.termination_condition in INFEASIBLE:
+            bound_usd = None  # AGH's plan is there to prove the contrary: what HiGHS says is not to be trusted
         return replace(
             best,
             bound_usd=min(bound_usd, best.cost_usd) if bound_usd is not None and math.isfinite(bound_usd) else None,
-            seconds=time.perf_counter() - started,
         )
 
-    def _nothing(self, problem: PlanningProblem) -> Plan:
+    def _nothing(self, problem: PlanningProblem, seed: int) -> Plan:
         """Where no configuration is usable there is nothing to solve: all demand is unmet, if the caps allow it."""
         capped = [query_type.name for query_type in problem.query_types if query_type.unmet_cap < 1]
         if capped:
+            if len(usable_configurations(replace(problem, budget_usd=math.inf))):
+                raise InfeasibleError(_explain_infeasible(problem, seed))
             raise InfeasibleError(
                 f"problem {problem.name} is infeasible: no configuration can serve {', '.join(capped)}"
             )
@@ -90,30 +186,115 @@ class Milp:
 def _heuristic_plan(problem: PlanningProblem, stop: StoppingRule, seed: int) -> Plan | None:
     try:
         return Agh().plan(problem, incumbent=None, stop=stop, seed=seed)
-    except InfeasibleError:
-        return None  # a heuristic may miss what exists: the solver has the last word
+    except (InfeasibleError, RunError):
+        return None  # a heuristic may miss what exists, or its LPs fail: the solver has the last word
 
 
-def _solve(built: MilpModel, stop: StoppingRule, seed: int, started: float) -> Results:
-    """Hand the model to HiGHS and solve it in what is left of the time since `started` (`time.perf_counter`)."""
+def _routed(problem: PlanningProblem, replicas: IntArray) -> PlanArrays | None:
+    """The best routing over a fleet, None if there is none or the LP fails: the search can do without."""
+    try:
+        return route(problem, replicas)
+    except RunError:
+        return None
+
+
+def _start_arrays(problem: PlanningProblem, start: Plan | None) -> PlanArrays | None:
+    """AGH's plan as a point of the model: without dominated configurations, routed by the LP.
+
+    None where AGH ran into the clock: what it has then depends on the machine, and HiGHS's tree would, too.
+    """
+    if start is None or start.status is PlanStatus.TIME_LIMIT:
+        return None
+    return _routed(problem, undominated(problem, plan_arrays(problem, start).replicas))
+
+
+def _solve(
+    built: MilpModel, stop: StoppingRule, seed: int, progress: Progress, start: PlanArrays | None = None
+) -> Solved:
+    """Hand the model to HiGHS and solve it in what is left of the time since `progress.started`.
+
+    A failure of HiGHS is a result: `TerminationCondition.error`, without a bound or a solution.
+    """
     logging.getLogger("pyomo.contrib.solver").setLevel(logging.ERROR)
-    options: dict[str, int | float | str] = {"random_seed": seed % 2**31, "mip_feasibility_tolerance": 1e-7}
-    if stop.max_nodes is not None:
-        options["mip_max_nodes"] = stop.max_nodes
     solver = SolverFactory("highs")
     solver.set_instance(built.model)  # takes seconds on large models, and HiGHS's own clock does not see it
-    remaining_s = None
+    highs, column_of = solver._solver_model, solver._pyomo_var_to_solver_var_map
+    variables = list(built.model.component_data_objects(pyo.Var))
+    options: dict[str, bool | int | float] = {
+        "output_flag": False,
+        "threads": 1,  # one thread, one tree, one result
+        "random_seed": seed % 2**31,
+        "mip_feasibility_tolerance": 1e-7,
+        "mip_rel_gap": stop.relative_gap,
+    }
+    if stop.max_nodes is not None:
+        options["mip_max_nodes"] = stop.max_nodes
     if stop.time_limit_s is not None:
-        remaining_s = max(0.1, stop.time_limit_s * (1 - READING_SHARE) - (time.perf_counter() - started))
-    return solver.solve(
-        built.model,
-        threads=1,  # one thread, one tree, one result
-        time_limit=remaining_s,
-        rel_gap=stop.relative_gap,
-        solver_options=options,
-        load_solutions=False,
-        raise_exception_on_nonoptimal_result=False,
+        gone_s = time.perf_counter() - progress.started
+        options["time_limit"] = max(0.1, stop.time_limit_s * (1 - READING_SHARE) - gone_s)
+    for option, value in options.items():
+        highs.setOptionValue(option, value)
+    if start is not None:
+        # Pyomo's interface does not pass the values of variables on, so HiGHS gets them directly. It makes no demands
+        # on them: a point that is off by a rounding is repaired by an LP with the integers fixed.
+        set_values(built, start)
+        known = [v for v in variables if id(v) in column_of]
+        columns = np.array([column_of[id(v)] for v in known], dtype=np.int32)
+        highs.setSolution(len(known), columns, np.array([v.value for v in known], dtype=np.float64))
+    if progress.report is not None:
+        _listen(highs, progress)
+    highs.HandleKeyboardInterrupt = True  # callbacks, so that Ctrl-C is heard, and `cancelSolve`
+    failed = Solved(
+        termination_condition=TerminationCondition.error,
+        solution_status=SolutionStatus.noSolution,
+        incumbent_objective=None,
+        objective_bound=None,
     )
+    try:
+        highs.run()
+    except (RuntimeError, MemoryError):  # C++ exceptions; the statuses of HiGHS are looked at below
+        return failed
+    finally:
+        if progress.failure is not None:
+            raise progress.failure
+    condition = CONDITIONS.get(highs.getModelStatus().name)
+    if condition is None:
+        return failed
+    info = highs.getInfo()
+    solved = info.primal_solution_status == FEASIBLE_POINT
+    optimal = condition is TerminationCondition.convergenceCriteriaSatisfied
+    if solved:
+        values = highs.getSolution().col_value
+        for variable in variables:
+            if id(variable) in column_of:
+                variable.set_value(values[column_of[id(variable)]], skip_validation=True)
+    if info.mip_node_count >= 0:
+        bound_usd: float | None = info.mip_dual_bound
+    else:  # no tree: presolve or a time-out before the root
+        bound_usd = info.objective_function_value if solved and optimal else None
+    status = SolutionStatus.noSolution
+    if solved:
+        status = SolutionStatus.optimal if optimal else SolutionStatus.feasible
+    return Solved(
+        termination_condition=condition,
+        solution_status=status,
+        incumbent_objective=info.objective_function_value if solved else None,
+        objective_bound=bound_usd,
+    )
+
+
+def _listen(highs: Any, progress: Progress) -> None:
+    """Report what HiGHS finds. The callbacks only look: they are given copies and ask for nothing."""
+
+    def tell(event: Any) -> None:
+        try:
+            progress.found(event.data_out.mip_primal_bound, event.data_out.mip_dual_bound)
+        except BaseException as error:  # must not unwind HiGHS's own stack
+            progress.failure = error
+            highs.cancelSolve()
+
+    highs.cbMipImprovingSolution.subscribe(tell)
+    highs.cbMipInterrupt.subscribe(tell)  # called many times per node; the one that sees every bound
 
 
 def _status(condition: TerminationCondition) -> PlanStatus:
@@ -127,12 +308,12 @@ def _status(condition: TerminationCondition) -> PlanStatus:
 def _explain_infeasible(problem: PlanningProblem, seed: int) -> str:
     """Say whether money is the reason, and how much would do: drop the budget and minimise the spending."""
     text = f"problem {problem.name} is infeasible"
-    built = build_model(problem)
+    built = build_model(replace(problem, budget_usd=math.inf))  # or what is too dear by itself would be left out
     built.model.budget.deactivate()
     built.model.cost.deactivate()
     built.model.spending = pyo.Objective(expr=built.model.budget.body)
     stop = StoppingRule(relative_gap=0.001, max_nodes=1000, time_limit_s=20.0)
-    results = _solve(built, stop, seed, time.perf_counter())
+    results = _solve(built, stop, seed, Progress(None, time.perf_counter()))
     if results.incumbent_objective is not None:
         return (
             f"{text}: budget_usd is {problem.budget_usd:g}, but the cheapest fleet found that keeps every other limit "
