@@ -18,6 +18,7 @@ from functools import partial
 
 import numpy as np
 
+from policies.dominance import useful_replicas
 from policies.greedy import Greedy, name_with_switches
 from policies.infeasible import explain, over_cap
 from policies.placement import SHARE_TOLERANCE, Placement
@@ -70,6 +71,7 @@ class _Search:
     deadline_s: float
     local: bool
     consolidate: bool
+    useful_replicas: IntArray
     timed_out: bool = False
     _known: dict[bytes, _Point | float] = field(default_factory=dict)  # of a placement; or a score it cannot beat
 
@@ -105,7 +107,8 @@ class _Search:
 
     def _solve(self, placement: Placement, below_usd: float) -> _Point | None:
         # A unit of excess costs more than any plan could, so the search leans towards plans that keep the caps.
-        dearest_usd = self.problem.rent_usd.max(initial=0.0) * self.problem.max_replicas
+        # (Not of more replicas than are of use: a price out of all proportion is more than the solver can take.)
+        dearest_usd = (self.problem.rent_usd * self.useful_replicas).max(initial=0.0)
         excess_usd = 10.0 * float(1.0 + dearest_usd + self.problem.unmet_usd.sum())
         replicas = placement.replicas[placement.active]
         routing = route_deployments(
@@ -212,6 +215,7 @@ class Agh:
             deadline_s=np.inf if stop.time_limit_s is None else time.perf_counter() + stop.time_limit_s,
             local=self.local,
             consolidate=self.consolidate,
+            useful_replicas=useful_replicas(problem),
         )
         best: _Point | None = None
         for order in orders(problem, stop.starts, seed):

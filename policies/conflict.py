@@ -16,6 +16,7 @@ from enum import StrEnum
 import highspy
 import numpy as np
 
+from policies.dominance import share_within
 from policies.greedy import Greedy, falling_rate
 from policies.infeasible import over_cap
 from simulator.errors import RunError
@@ -390,7 +391,7 @@ def is_feasible(problem: PlanningProblem, seconds: float) -> bool | None:
     must = 1 - problem.unmet_cap
     # The largest share that keeps the limits of the type by itself: tight links of shares and deployments.
     share = np.minimum(
-        _share_within(problem.delay_slo_s, problem.delay_s), _share_within(problem.error_slo, problem.error)
+        share_within(problem.delay_slo_s, problem.delay_s), share_within(problem.error_slo, problem.error)
     )
     share = np.where(problem.allowed, np.minimum(share, must[:, None]), 0.0)
     if (share.sum(axis=1) < must * (1 - FEASIBILITY_TOLERANCE)).any():
@@ -405,12 +406,6 @@ def is_feasible(problem: PlanningProblem, seconds: float) -> bool | None:
     # Every column is bounded, so what is unbounded or infeasible is infeasible.
     no_plan = (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible)
     return False if status in no_plan else None
-
-
-def _share_within(limit: FloatArray, value: FloatArray) -> FloatArray:
-    """Shape (types, configurations): largest share, at most 1, that keeps the limit (types,) by itself."""
-    per_pair = np.broadcast_to(limit[:, None], value.shape)
-    return np.minimum(1.0, np.divide(per_pair, value, out=np.ones(value.shape), where=value > per_pair))
 
 
 def _feasibility_program(problem: PlanningProblem, must: FloatArray, share: FloatArray) -> "_Program":

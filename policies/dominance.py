@@ -34,12 +34,12 @@ def largest_share(problem: PlanningProblem) -> FloatArray:
         Shape (types, configurations); zero where the route is not allowed.
     """
     share = np.minimum(
-        _share_within(problem.delay_slo_s, problem.delay_s), _share_within(problem.error_slo, problem.error)
+        share_within(problem.delay_slo_s, problem.delay_s), share_within(problem.error_slo, problem.error)
     )
     return np.where(problem.allowed, share, 0.0)
 
 
-def _share_within(limit: FloatArray, value: FloatArray) -> FloatArray:
+def share_within(limit: FloatArray, value: FloatArray) -> FloatArray:
     """Shape (types, configurations): largest share, at most 1, that keeps the limit (types,) by itself."""
     per_pair = np.broadcast_to(limit[:, None], value.shape)
     return np.minimum(1.0, np.divide(per_pair, value, out=np.ones(value.shape), where=value > per_pair))

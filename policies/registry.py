@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import cast
 
 from policies.adaptive import Agh
+from policies.baselines import Dvr, Hf, Lpr
 from policies.exact import Exact
 from policies.greedy import Gh
 from policies.milp import Milp
@@ -58,6 +59,9 @@ POLICIES: dict[str, PolicyEntry] = {
     "exact": PolicyEntry(
         make=_plain(Exact()), summary="branch and price: the proven optimum, or a plan with its bound"
     ),
+    "lpr": PolicyEntry(make=_plain(Lpr()), summary="baseline: linear relaxation, rounded"),
+    "dvr": PolicyEntry(make=_plain(Dvr()), summary="baseline: machines first, routing after"),
+    "hf": PolicyEntry(make=_plain(Hf()), summary="baseline: a homogeneous fleet, the best single tier"),
     "static": PolicyEntry(
         make=lambda options: Static(make_policy(options or "agh")),
         summary="plan once with the policy in brackets (static[milp]; default agh), never again",

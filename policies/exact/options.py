@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from policies.dominance import largest_share
 from simulator.problem import BoolArray, FloatArray, IntArray, PlanningProblem
 
 ROUNDING = 1e-9  # relative: what floating point may add to a quotient that is whole
@@ -57,15 +58,6 @@ class Options:
 
     def take(self, chosen: IntArray | BoolArray) -> "Options":
         return Options(**{name: getattr(self, name)[..., chosen] for name in self.__slots__})
-
-
-def largest_share(problem: PlanningProblem) -> FloatArray:
-    """Shape (types, configurations): largest share that keeps the delay and the error limit of a type by itself."""
-    share = np.where(problem.allowed, 1.0, 0.0)
-    for value, limit in ((problem.delay_s, problem.delay_slo_s), (problem.error, problem.error_slo)):
-        bound = np.broadcast_to(limit[:, None], value.shape)
-        share = np.minimum(share, np.divide(bound, value, out=np.ones(value.shape), where=value > bound))
-    return share
 
 
 def deployment_options(problem: PlanningProblem) -> Options:
