@@ -129,15 +129,15 @@ def markdown(table: pd.DataFrame, arguments: argparse.Namespace) -> str:
     """The table as people read it."""
     lines = [
         f"Measured {date.today()} on {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"time limit {arguments.time_limit:g} s, {arguments.repeats} runs each: cost is the highest and bound the "
-        "lowest of the runs, seconds are the median (range). Left: configurations after fixing at the root.",
+        f"time limit {arguments.time_limit:g} s: cost is the highest and bound the lowest of the runs, seconds are the "
+        "median (range). Left: configurations after fixing at the root.",
         "",
-        "| problem | policy | cost [USD] | bound [USD] | gap | to best known | seconds | left | nodes | certificate |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---|",
+        "| problem | policy | runs | cost [USD] | bound [USD] | gap | to best known | seconds | left | nodes | certificate |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for row in table.to_dict("records"):
         if pd.isna(row.get("cost_usd")):
-            lines.append(f"| {row['problem']} | {row['policy']} | no plan | | | | | | | |")
+            lines.append(f"| {row['problem']} | {row['policy']} | {row['runs']} | no plan | | | | | | | |")
             continue
         gap = "" if pd.isna(row["gap"]) else ("optimal" if row["gap"] <= 1.5 * OPTIMAL else f"{row['gap']:.2%}")
         bound = "" if pd.isna(row["bound_usd"]) else f"{row['bound_usd']:.4f}"
@@ -158,7 +158,7 @@ def markdown(table: pd.DataFrame, arguments: argparse.Namespace) -> str:
         refused = "" if row["accepted"] else " REFUSED"
         spread = f"{row['seconds']:.2f} ({row['fastest_s']:.2f}-{row['slowest_s']:.2f})"
         lines.append(
-            f"| {row['problem']} | {row['policy']} | {row['cost_usd']:.6f}{refused} | {bound} | {gap} | {above_text} "
+            f"| {row['problem']} | {row['policy']} | {row['runs']} | {row['cost_usd']:.6f}{refused} | {bound} | {gap} | {above_text} "
             f"| {spread} | {left} | {nodes} | {proof} |"
         )
     return "\n".join(lines) + "\n"
@@ -173,6 +173,9 @@ def main() -> None:
     parser.add_argument("--time-limit", type=float, default=120.0, help="seconds for each plan")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("out/planning"), help="without extension")
+    parser.add_argument(
+        "--also", type=Path, action="append", default=[], help="runs (.parquet) to put into the table too"
+    )
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -188,7 +191,7 @@ def main() -> None:
     rows = []
     for repeat in range(arguments.repeats):
         for path in paths:
-            for name in arguments.policies.split(","):
+            for name in filter(None, arguments.policies.split(",")):
                 row = {**in_its_own_process(path, name, arguments.time_limit, 0), "repeat": repeat}
                 rows.append(row)
                 known = best_known.get(row["problem"], {}).get("cost_usd")
@@ -201,7 +204,8 @@ def main() -> None:
                     f"{row.get('seconds', 0):8.2f} s {note}",
                     flush=True,
                 )
-    runs = pd.DataFrame(rows)
+    runs = pd.concat([*(pd.read_parquet(path) for path in arguments.also), pd.DataFrame(rows)], ignore_index=True)
+    runs = runs.sort_values("problem", key=lambda names: names.map(lambda name: order(Path(name))), kind="stable")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     runs.to_parquet(arguments.out.with_suffix(".parquet"), index=False)
     table = summary(runs, best_known)
