@@ -35,6 +35,10 @@ from simulator.policy import StoppingRule  # noqa: E402
 
 DISCOVERY = 1e-6  # relative: by how much a cost must be lower than the best known one
 OPTIMAL = 1e-6  # relative gap at which a plan counts as proven
+HEADINGS = (
+    *("problem", "policy", "runs", "cost [USD]", "bound [USD]", "gap", "to best known", "seconds", "left", "nodes"),
+    "certificate",
+)
 
 
 def run_once(path: Path, name: str, limit_s: float, seed: int) -> dict[str, Any]:
@@ -132,8 +136,8 @@ def markdown(table: pd.DataFrame, arguments: argparse.Namespace) -> str:
         f"time limit {arguments.time_limit:g} s: cost is the highest and bound the lowest of the runs, seconds are the "
         "median (range). Left: configurations after fixing at the root.",
         "",
-        "| problem | policy | runs | cost [USD] | bound [USD] | gap | to best known | seconds | left | nodes | certificate |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
+        f"| {' | '.join(HEADINGS)} |",
+        f"|---|---|{'---:|' * (len(HEADINGS) - 3)}---|",
     ]
     for row in table.to_dict("records"):
         if pd.isna(row.get("cost_usd")):
@@ -156,11 +160,24 @@ def markdown(table: pd.DataFrame, arguments: argparse.Namespace) -> str:
             else f"{'accepted' if certified else 'REFUSED'} in {row['verification_s']:.1f} s"
         )
         refused = "" if row["accepted"] else " REFUSED"
-        spread = f"{row['seconds']:.2f} ({row['fastest_s']:.2f}-{row['slowest_s']:.2f})"
-        lines.append(
-            f"| {row['problem']} | {row['policy']} | {row['runs']} | {row['cost_usd']:.6f}{refused} | {bound} | {gap} | {above_text} "
-            f"| {spread} | {left} | {nodes} | {proof} |"
-        )
+        spread = f"{row['seconds']:.2f}"
+        if row["runs"] > 1:
+            spread += f" ({row['fastest_s']:.2f}-{row['slowest_s']:.2f})"
+        cost = f"{row['cost_usd']:.6f}{refused}"
+        cells = [
+            row["problem"],
+            row["policy"],
+            str(row["runs"]),
+            cost,
+            bound,
+            gap,
+            above_text,
+            spread,
+            left,
+            nodes,
+            proof,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
