@@ -18,6 +18,7 @@ from pyomo.contrib.solver.common.factory import SolverFactory
 from pyomo.contrib.solver.common.results import SolutionStatus, TerminationCondition
 
 from policies.adaptive import Agh
+from policies.conflict import Limit, LimitKind, is_feasible, smallest_conflict
 from policies.dominance import undominated
 from policies.milp.model import MilpModel, build_model, set_values, solution_arrays, usable_configurations
 from policies.routing import route
@@ -31,6 +32,7 @@ START_SHARE = 0.1  # of the time limit, for the heuristic plan to start from
 # the clock, some 4 to 5 times (measured at 20x20x20 and 50x20x20). Where both do not fit in the time, AGH gets what is
 # left of it.
 HAND_OVER_PER_BUILD = 6.5
+CONFLICT_TIME_S = 30.0  # for finding out why there is no plan
 READING_SHARE = 0.05  # of the time limit, kept for reading and polishing the solution
 # HiGHS's incumbents and bounds are true within its tolerances only. What is reported during the search keeps clear of
 # them by this (relative), so that the exact values at the end never contradict an earlier report.
@@ -170,13 +172,8 @@ class Milp:
 
     def _nothing(self, problem: PlanningProblem, seed: int) -> Plan:
         """Where no configuration is usable there is nothing to solve: all demand is unmet, if the caps allow it."""
-        capped = [query_type.name for query_type in problem.query_types if query_type.unmet_cap < 1]
-        if capped:
-            if len(usable_configurations(replace(problem, budget_usd=math.inf))):
-                raise InfeasibleError(_explain_infeasible(problem, seed))
-            raise InfeasibleError(
-                f"problem {problem.name} is infeasible: no configuration can serve {', '.join(capped)}"
-            )
+        if (problem.unmet_cap < 1).any():
+            raise InfeasibleError(_explain_infeasible(problem, seed))
         share = np.zeros((len(problem.query_types), len(problem.configurations)))
         arrays = PlanArrays(np.zeros(len(problem.configurations), dtype=np.int64), share, np.ones(len(share)))
         plan = build_plan(problem, arrays, policy=self.name, status=PlanStatus.OPTIMAL, seconds=0.0)
@@ -306,17 +303,17 @@ def _status(condition: TerminationCondition) -> PlanStatus:
 
 
 def _explain_infeasible(problem: PlanningProblem, seed: int) -> str:
-    """Say whether money is the reason, and how much would do: drop the budget and minimise the spending."""
-    text = f"problem {problem.name} is infeasible"
+    """The smallest set of limits that conflict; with the least spending that would do, if money is among them."""
+    conflict = smallest_conflict(problem, is_feasible, time_limit_s=CONFLICT_TIME_S)
+    cheapest_usd = _least_spending_usd(problem, seed) if Limit(LimitKind.BUDGET) in conflict.limits else None
+    return conflict.message(problem, cheapest_usd=cheapest_usd)
+
+
+def _least_spending_usd(problem: PlanningProblem, seed: int) -> float | None:
+    """What the cheapest fleet found spends that keeps every limit but the budget; None if there is none either."""
     built = build_model(replace(problem, budget_usd=math.inf))  # or what is too dear by itself would be left out
     built.model.budget.deactivate()
     built.model.cost.deactivate()
     built.model.spending = pyo.Objective(expr=built.model.budget.body)
     stop = StoppingRule(relative_gap=0.001, max_nodes=1000, time_limit_s=20.0)
-    results = _solve(built, stop, seed, Progress(None, time.perf_counter()))
-    if results.incumbent_objective is not None:
-        return (
-            f"{text}: budget_usd is {problem.budget_usd:g}, but the cheapest fleet found that keeps every other limit "
-            f"spends {results.incumbent_objective:.2f} USD per {problem.period_h:g} h"
-        )
-    return f"{text}: whatever the budget, no fleet keeps the delay, error, storage and unmet limits of all query types"
+    return _solve(built, stop, seed, Progress(None, time.perf_counter())).incumbent_objective
