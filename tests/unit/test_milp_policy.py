@@ -279,7 +279,8 @@ def test_a_plan_is_the_proof_that_there_is_one(monkeypatch):
 
 
 def test_too_little_money_for_any_replica_is_told_with_what_would_do():
-    with pytest.raises(InfeasibleError, match=r"the budget of 1 USD .* The cheapest fleet found .* spends \d+\.\d\d USD"):
+    told = r"the budget of 1 USD .* The cheapest fleet found .* spends \d+\.\d\d USD"
+    with pytest.raises(InfeasibleError, match=told):
         planned(replace(tiny(), budget_usd=1.0))
 
 
