@@ -346,6 +346,9 @@ def plan(
     problem: Annotated[Path, typer.Option("--problem", help="A tokenfleet-problem/1 file, gzipped or not.")],
     policy: Annotated[str, typer.Option("--policy", help="Policy by name or path/to/file.py:Class.")] = "agh",
     time_limit: Annotated[float | None, typer.Option(min=0.001, help="Seconds; the best plan so far is kept.")] = None,
+    effort: Annotated[
+        int | None, typer.Option(min=1, help="How many fleets agh+ may route: a limit that no machine changes.")
+    ] = None,
     seed: SeedOption = 0,
     out_file: Annotated[Path | None, typer.Option("--out", help="Write the plan (tokenfleet-plan/1) here.")] = None,
     certificate_file: Annotated[
@@ -362,13 +365,13 @@ def plan(
     chosen = make_policies([policy], [])[0]
     if certificate_file is not None and not isinstance(chosen, Prover):
         raise InputError(f"--certificate: policy {chosen.name!r} proves no bound that can be checked; exact does")
-    effort: Effort | None = None
+    took: Effort | None = None
     report: CheckReport | None
     with progress_bars() as bars:
-        stop = StoppingRule(time_limit_s=time_limit, report=bars.search(chosen.name))
+        stop = StoppingRule(time_limit_s=time_limit, effort=effort, report=bars.search(chosen.name))
         if isinstance(chosen, Prover):
             proof, report = judged_proof(chosen, data, incumbent=None, stop=stop, seed=seed)
-            made, effort = proof.plan, proof.effort
+            made, took = proof.plan, proof.effort
             if certificate_file is not None:
                 write_certificate(certificate_file, proof.certificate)
         else:
@@ -376,10 +379,10 @@ def plan(
     if out_file is not None:
         write_plan(out_file, made)
     if as_json:
-        print_json(plan_to_dict(made) if effort is None else {**plan_to_dict(made), "effort": asdict(effort)})
+        print_json(plan_to_dict(made) if took is None else {**plan_to_dict(made), "effort": asdict(took)})
         return
     out.print(plan_table(made, report.cost_parts_usd if report else {}))
-    for line in plan_lines(made, effort, data.period_h):
+    for line in plan_lines(made, took, data.period_h):
         say(line)
     if certificate_file is not None:
         say(f"proof of the bound: tokenfleet check --problem {problem} --certificate {certificate_file}")

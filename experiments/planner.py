@@ -17,7 +17,7 @@ from simulator.engine import Controller, Observation
 from simulator.errors import InfeasibleError
 from simulator.plan import Plan, PlanStatus
 from simulator.policy import Policy, StoppingRule
-from simulator.problem import CapacityRows, PlanningProblem, QueryType
+from simulator.problem import CapacityRows, MovingTerms, PlanningProblem, QueryType
 
 SECONDS_PER_H = 3600.0
 
@@ -50,7 +50,14 @@ def build_problem(scenario: Scenario, demand: Demand, *, name: str, period_h: fl
         )
         for i, rule in enumerate(scenario.types)
     ]
-    return _ROWS[scenario.file.capacity](scenario, demand, query_types, common)
+    problem = _ROWS[scenario.file.capacity](scenario, demand, query_types, common)
+    engine = scenario.file.engine
+    terms = MovingTerms(
+        provisioning_s=engine.provisioning_s,
+        load_gb_per_s=engine.load_gb_per_s,
+        drain_s=float(problem.delay_slo_s.max()),
+    )
+    return replace(problem, moving=terms)
 
 
 def _paper(scenario: Scenario, demand: Demand, query_types: list[QueryType], common: dict[str, Any]) -> PlanningProblem:

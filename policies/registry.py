@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import cast
 
 from policies.adaptive import Agh
+from policies.agh_plus import AghPlus
 from policies.baselines import Dvr, Hf, Lpr
 from policies.exact import Exact
 from policies.greedy import Gh
@@ -55,6 +56,7 @@ def _switched(policy: type[Gh] | type[Agh]) -> Callable[[str | None], Policy]:
 POLICIES: dict[str, PolicyEntry] = {
     "gh": PolicyEntry(make=_switched(Gh), summary="greedy heuristic of arXiv 2604.07472"),
     "agh": PolicyEntry(make=_switched(Agh), summary="adaptive greedy: multi-start, relocate, consolidate, LP routing"),
+    "agh+": PolicyEntry(make=_plain(AghPlus()), summary="fleets priced by the duals of a bound: anytime, with a gap"),
     "milp": PolicyEntry(make=_plain(Milp()), summary="exact mixed-integer program (Pyomo, HiGHS) with bound and gap"),
     "exact": PolicyEntry(
         make=_plain(Exact()), summary="branch and price: the proven optimum, or a plan with its bound"

@@ -103,6 +103,15 @@ class Configuration:
         return (self.model, self.tier, self.tensor_parallel, self.pipeline_parallel, self.tpot_target_s)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovingTerms:
+    """What a replica that is started or given up takes before it serves or is gone, while it is paid."""
+
+    provisioning_s: float
+    load_gb_per_s: float  # weights
+    drain_s: float  # until the last requests of a surplus replica are done
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlanningProblem:
     """Everything a policy may know. Arrays are read-only; the first axis is the query type, the last the configuration.
@@ -117,6 +126,9 @@ class PlanningProblem:
         Shape (configurations,): limit on the load of one replica; headroom enters here.
     allowed
         Shape (types, configurations): False where a route is ruled out whatever its share.
+    moving
+        Terms of leaving the fleet in force, None where that is free. No part of the cost of a plan; policies that
+        re-plan may heed them.
     """
 
     name: str
@@ -136,6 +148,7 @@ class PlanningProblem:
     cap: FloatArray
     allowed: BoolArray
     capacity_rows: CapacityRows
+    moving: MovingTerms | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

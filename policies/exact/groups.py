@@ -5,21 +5,28 @@ how many deployments there are of a model, a tier, a size, or a (model, tier), s
 look different from the relaxed solution.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 from policies.certificate import Group
 from policies.exact.options import Options
-from simulator.problem import FloatArray, IntArray, PlanningProblem
+from simulator.problem import BoolArray, FloatArray, IntArray, PlanningProblem
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """G groups: their descriptions, and how much each option counts in each, shape (G, O)."""
+    """G groups: their descriptions, and how much each option counts in each, shape (G, O), mostly zeros."""
 
     group: tuple[Group, ...]
-    count: FloatArray
+    count: sparse.csr_matrix
+
+    def rows(self, groups: Sequence[int] | IntArray) -> FloatArray:
+        """Shape (n, O): the counts of some groups."""
+        counts: FloatArray = self.count[list(groups)].toarray()
+        return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,40 +49,42 @@ def branching_groups(problem: PlanningProblem, options: Options) -> Groups:
     tier = np.array([c.tier for c in configurations])
     price = np.array([problem.tier_by_name[name].price_usd_per_gpu_h for name in tier])
     size = options.gpus
-    made: list[tuple[Group, IntArray]] = []
+    made: dict[bytes, tuple[Group, IntArray, IntArray]] = {}  # the first of those that count the same
 
-    def add(chosen: IntArray, **fields: object) -> None:
-        by_gpus = fields.pop("by_gpus", False)
-        count = "gpus" if by_gpus else "deployments"
-        made.append((_group(count=count, **fields), chosen * (size if by_gpus else 1)))
+    def add(chosen: BoolArray, *, by_gpus: bool = False, **fields: object) -> None:
+        members = np.flatnonzero(chosen)
+        counts = size[members] if by_gpus else np.ones(len(members), dtype=np.int64)
+        group = _group(count="gpus" if by_gpus else "deployments", **fields)
+        made.setdefault(members.tobytes() + counts.tobytes(), (group, members, counts))
 
-    every = np.ones(len(options), dtype=np.int64)
+    every = np.ones(len(options), dtype=np.bool_)
     add(every)
     add(every, by_gpus=True)
     for value in np.unique(price):
         of_card = price == value
-        add(of_card * every, by_gpus=True, tiers=tuple(sorted(set(tier[of_card]))))
+        add(of_card, by_gpus=True, tiers=tuple(sorted(set(tier[of_card]))))
     for gpus in np.unique(size):
-        add((size == gpus) * every, gpus=(int(gpus),))
+        add((size == gpus), gpus=(int(gpus),))
     for name in np.unique(model):
         of_model = model == name
-        add(of_model * every, models=(str(name),))
+        add(of_model, models=(str(name),))
         for gpus in np.unique(size[of_model]):
-            add((of_model & (size == gpus)) * every, models=(str(name),), gpus=(int(gpus),))
+            add((of_model & (size == gpus)), models=(str(name),), gpus=(int(gpus),))
     for name in np.unique(tier):
-        add((tier == name) * every, tiers=(str(name),))
+        add((tier == name), tiers=(str(name),))
     for pair in np.unique(options.pair):
         d = int(np.flatnonzero(options.pair == pair)[0])
-        add((options.pair == pair) * every, models=(str(model[d]),), tiers=(str(tier[d]),))
+        add((options.pair == pair), models=(str(model[d]),), tiers=(str(tier[d]),))
     for d, c in enumerate(configurations):
-        single = np.zeros(len(options), dtype=np.int64)
-        single[d] = 1
+        single = np.arange(len(options)) == d
         key = (c.tensor_parallel, c.pipeline_parallel, c.tpot_target_s, int(options.replicas[d]))
         add(single, models=(c.model,), tiers=(c.tier,), configuration=key)
-    count = np.array([counts for _, counts in made], dtype=np.float64)
-    _, first = np.unique(count, axis=0, return_index=True)
-    first = np.sort(first)
-    return Groups(group=tuple(made[g][0] for g in first), count=count[first])
+    _, members, counts = zip(*made.values(), strict=True)
+    starts = np.cumsum([0, *(len(m) for m in members)])
+    count = sparse.csr_matrix(
+        (np.concatenate(counts).astype(np.float64), np.concatenate(members), starts), shape=(len(made), len(options))
+    )
+    return Groups(group=tuple(group for group, _, _ in made.values()), count=count)
 
 
 def _group(**fields: object) -> Group:

@@ -6,12 +6,14 @@ node, rounded; and a local search (drop, add, swap one deployment) around what w
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from policies.exact.clock import Clock
 from policies.exact.lagrangian import Relaxed
 from policies.exact.options import Options
+from policies.moving import Moving
 from policies.routing import route_deployments
 from simulator.errors import RunError
 from simulator.plan import PlanArrays, plan_cost_usd
@@ -26,10 +28,13 @@ Fleet = tuple[int, ...]
 
 
 class Incumbents:
-    """The best plan so far, and the searches that better it."""
+    """The best plan so far, and the searches that better it.
 
-    def __init__(self, problem: PlanningProblem, options: Options, out_of_time: Callable[[], bool]) -> None:
-        self.problem, self.options, self._out_of_time = problem, options, out_of_time
+    `cost_usd` is that of the plan with what `Options.move_usd` says of its deployments.
+    """
+
+    def __init__(self, problem: PlanningProblem, options: Options, moving: Moving, clock: Clock) -> None:
+        self.problem, self.options, self.moving, self.clock = problem, options, moving, clock
         self.best: PlanArrays | None = None
         self.cost_usd = np.inf
         self.routed = 0
@@ -40,6 +45,7 @@ class Incumbents:
     def take(self, arrays: PlanArrays) -> None:
         """A plan that somebody else found."""
         cost_usd = float(sum(plan_cost_usd(self.problem, arrays).values()))
+        cost_usd += self.moving.cost_usd(arrays.replicas) - self.moving.leaving_usd
         if cost_usd < self.cost_usd:
             self.best, self.cost_usd = arrays, cost_usd
 
@@ -84,7 +90,7 @@ class Incumbents:
             ]
         found.sort()
         for bound_usd, fleet in found[:ROUTED_AT_ROOT]:
-            if self._out_of_time() or bound_usd >= self.cost_usd:
+            if self.clock.up() or bound_usd >= self.cost_usd:
                 break
             self.try_fleet(fleet)
 
@@ -103,12 +109,13 @@ class Incumbents:
             return
         if others is None:
             others = self._best_priced()
+        self.try_fleet(fleet)
         tried = self.routed
         better = True
         while better and self.routed - tried < most:
             better = False
             for neighbour in self._neighbours(fleet, others):
-                if self._out_of_time() or self.routed - tried >= most:
+                if self.clock.up() or self.routed - tried >= most:
                     return
                 if self.try_fleet(neighbour):
                     fleet, better = neighbour, True
@@ -131,15 +138,19 @@ class Incumbents:
         return sorted(dict.fromkeys(moves), key=self.bound_usd)
 
     def _fleet(self) -> Fleet | None:
-        """The best plan as options, None if it has one that is not among them."""
+        """The best plan as options; for one that is not among them the nearest in rent of its (model, tier)."""
         if self.best is None:
             return None
         found = []
         for a in np.flatnonzero(self.best.replicas):
-            d = np.flatnonzero((self.options.configuration == a) & (self.options.replicas == self.best.replicas[a]))
-            if not len(d):
-                return None
-            found.append(int(d[0]))
+            of_pair = np.flatnonzero(self.options.pair == self.problem.pair_index[a])
+            if len(of_pair):
+                rent_usd = self.problem.rent_usd[a] * self.best.replicas[a] + self.problem.model_storage_usd[a]
+                other = (self.options.configuration[of_pair] != a) | (
+                    self.options.replicas[of_pair] != self.best.replicas[a]
+                )
+                distance = np.abs(self.options.fixed_usd[of_pair] - rent_usd)
+                found.append(int(of_pair[np.lexsort((distance, other))[0]]))
         return tuple(found)
 
     def try_fleet(self, fleet: Fleet) -> bool:
@@ -149,17 +160,19 @@ class Incumbents:
             return False
         self._seen.add(key)
         self.routed += 1
+        self.clock.spent += 1
         chosen = np.array(key, dtype=np.int64)
+        move_usd = float(self.options.move_usd[chosen].sum())
         try:
             routing = route_deployments(
                 self.problem,
                 self.options.configuration[chosen],
                 self.options.replicas[chosen],
-                below_usd=self.cost_usd,
+                below_usd=self.cost_usd - move_usd,
             )
         except RunError:  # the solver failed on this fleet, which says nothing about others
             return False
-        if routing is None or routing.cost_usd >= self.cost_usd * (1 - 1e-12):
+        if routing is None or routing.cost_usd + move_usd >= self.cost_usd - 1e-12 * abs(self.cost_usd):
             return False
-        self.best, self.cost_usd = routing.arrays(self.problem), routing.cost_usd
+        self.best, self.cost_usd = routing.arrays(self.problem), routing.cost_usd + move_usd
         return True

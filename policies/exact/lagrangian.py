@@ -121,7 +121,7 @@ def relax(
     reward -= duals.delay[:, None] * options.delay_s
     reward -= duals.error[:, None] * options.error
     worth, shares = best_use(options, reward)
-    reduced = paid * options.fixed_usd + duals.storage * options.fixed_gb - worth
+    reduced = paid * options.fixed_usd + options.move_usd + duals.storage * options.fixed_gb - worth
     for cover, price in zip(covers, duals.covers, strict=True):
         if price > 0:
             reduced -= price * cover.good

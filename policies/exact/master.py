@@ -70,7 +70,7 @@ class Columns:
         new = np.arange(self.size, self.size + n)
         self.size += n
         self._option[new] = options
-        self._cost[new] = o.fixed_usd[options] + (o.serve_usd[:, options] * shares).sum(axis=0)
+        self._cost[new] = o.fixed_usd[options] + o.move_usd[options] + (o.serve_usd[:, options] * shares).sum(axis=0)
         types = self.types
         body = np.empty((n, 3 * types + 2))
         body[:, :types] = shares.T

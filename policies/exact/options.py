@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.dominance import largest_share
+from policies.moving import Moving
 from simulator.problem import BoolArray, FloatArray, IntArray, PlanningProblem
 
 ROUNDING = 1e-9  # relative: what floating point may add to a quotient that is whole
@@ -30,6 +31,8 @@ class Options:
         Shape (O,): index of the configuration, replicas of it, number of its (model, tier).
     fixed_usd, fixed_gb
         Shape (O,): rent and weights storage of the period, storage of the weights.
+    move_usd
+        Shape (O,): what opening it adds to the cost of leaving the fleet in force; no matter of the budget.
     gpus
         Shape (O,): TP x PP x replicas.
     largest_share
@@ -44,6 +47,7 @@ class Options:
     replicas: IntArray
     pair: IntArray
     fixed_usd: FloatArray
+    move_usd: FloatArray
     fixed_gb: FloatArray
     gpus: IntArray
     largest_share: FloatArray
@@ -60,8 +64,9 @@ class Options:
         return Options(**{name: getattr(self, name)[..., chosen] for name in self.__slots__})
 
 
-def deployment_options(problem: PlanningProblem) -> Options:
-    """Every option that some plan may need."""
+def deployment_options(problem: PlanningProblem, moving: Moving | None = None) -> Options:
+    """Every option that some plan may need, with what it costs to move to it (nothing, if nobody says)."""
+    moving = Moving.of(problem, None) if moving is None else moving
     # Without any capacity only what needs none is served.
     share = np.where((problem.cap > 0) | (problem.load <= 0), largest_share(problem), 0.0)
     usable = share.any(axis=0)
@@ -75,6 +80,7 @@ def deployment_options(problem: PlanningProblem) -> Options:
         replicas=r,
         pair=problem.pair_index[a],
         fixed_usd=problem.rent_usd[a] * r + problem.model_storage_usd[a],
+        move_usd=moving.option_usd(a, r),
         fixed_gb=problem.model_storage_gb[a],
         gpus=problem.gpus[a] * r,
         largest_share=share[:, a],
@@ -106,6 +112,8 @@ def _dominated(options: Options) -> BoolArray:
             return np.asarray(((v[:, :, None] <= v[:, None, :]) | ~used[:, None, :]).all(axis=0))
 
         better = options.fixed_usd[d][:, None] <= options.fixed_usd[d][None, :]
+        cost_usd = options.fixed_usd[d] + options.move_usd[d]
+        better &= cost_usd[:, None] <= cost_usd[None, :]
         better &= ((options.largest_share[:, d] > 0)[:, :, None] | ~used[:, None, :]).all(axis=0)
         better &= as_good(options.delay_s) & as_good(options.error)
         better &= as_good(options.load) | loose_load[d][:, None]

@@ -5,12 +5,12 @@ Best bound first, so that the proven bound is as high as it can be whenever the 
 
 import heapq
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from policies.exact.clock import Clock
 from policies.exact.groups import Groups, Restriction, branching_groups
 from policies.exact.lagrangian import Cover, Duals, Relaxed, RestrictionRows, relax
 from policies.exact.master import INFINITY, Columns, Program
@@ -33,6 +33,7 @@ LARGEST_PENALTY = 1e9  # times the cost of a plan
 MOST_ROUNDS = 2000  # of column generation at one node: a guard against cycling
 PROBES = 12  # branchings that are tried on the restricted master
 PROBE_ITERATIONS = 100
+NODE_EFFORT = 20  # fleets that could be routed in the time of a node
 PATIENCE = 6  # probes without a better one
 
 
@@ -64,21 +65,6 @@ class Node:
     split: tuple[int, int, int, int] | None = None  # group, at, index below, index above
 
 
-class Clock:
-    """When to stop: seconds since the start, and nodes."""
-
-    def __init__(self, started: float, time_limit_s: float | None, max_nodes: int | None) -> None:
-        self.started = started
-        self.deadline = np.inf if time_limit_s is None else started + time_limit_s
-        self.max_nodes = np.inf if max_nodes is None else max_nodes
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started
-
-    def up(self) -> bool:
-        return time.perf_counter() >= self.deadline
-
-
 class Pricer:
     """Column generation on one set of options."""
 
@@ -103,7 +89,7 @@ class Pricer:
             empty = np.zeros((0, len(self.options)))
             return RestrictionRows(counts=empty, sides=np.zeros(0), limits=np.zeros(0))
         return RestrictionRows(
-            counts=self.groups.count[[r.group for r in path]],
+            counts=self.groups.rows([r.group for r in path]),
             sides=np.array([1.0 if r.above else -1.0 for r in path]),
             limits=np.array([r.limit for r in path]),
         )
@@ -272,12 +258,13 @@ class Pricer:
     def first_columns(self) -> IntArray:
         """Uses to begin with: those that pay when each type is worth what it costs on its cheapest full deployment."""
         o = self.options
-        amortised = np.where(o.largest_share >= 1, o.fixed_usd * o.load + o.serve_usd, np.inf).min(axis=1)
+        fixed_usd = o.fixed_usd + o.move_usd
+        amortised = np.where(o.largest_share >= 1, fixed_usd * o.load + o.serve_usd, np.inf).min(axis=1)
         demand = np.minimum(np.where(np.isfinite(amortised), amortised, self.problem.unmet_usd), self.problem.unmet_usd)
         columns = []
         for factor in (1.2, 2.0):
             worth, shares = best_use(o, factor * demand[:, None] - o.serve_usd)
-            reduced = o.fixed_usd - worth
+            reduced = fixed_usd - worth
             order = np.argsort(reduced, kind="stable")
             _, first = np.unique(o.pair[order], return_index=True)
             picked = order[np.sort(first)][:BATCH]
@@ -292,7 +279,7 @@ class Pricer:
         per_type = duals.demand - duals.budget * p.token_storage_usd - duals.storage * p.token_storage_gb
         reward = per_type[:, None] - options.serve_usd
         reward -= duals.delay[:, None] * options.delay_s + duals.error[:, None] * options.error
-        reduced = (1 + duals.budget) * options.fixed_usd + duals.storage * options.fixed_gb
+        reduced = (1 + duals.budget) * options.fixed_usd + options.move_usd + duals.storage * options.fixed_gb
         reduced -= (reward * shares).sum(axis=0)
         for cover, price in zip(covers, duals.covers, strict=True):
             if price > 0:
@@ -363,6 +350,7 @@ class Tree:
             bound_usd, _, index, node = heapq.heappop(heap)
             tell(min([bound_usd, *stuck]))
             self.explored += 1
+            self.clock.spent += NODE_EFFORT
             path = self.nodes[index].path
             choice = self._choose(path, node)
             if choice is None:
@@ -411,7 +399,7 @@ class Tree:
             restrictions=self.pricer.rows(path),
             covers=node.covers,
             pairs=node.pairs,
-            free=self.groups.count[candidates],
+            free=self.groups.rows(candidates),
             penalty_usd=self.pricer.penalty_usd,
         )
         try:

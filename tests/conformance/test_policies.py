@@ -21,7 +21,7 @@ from simulator.plan import Plan, PlanStatus
 from simulator.policy import StoppingRule
 from simulator.problem import Configuration, ModelSize, QueryType, TierSize
 
-HEURISTICS = [*(name for name in POLICIES if name not in ("milp", "exact", "static")), "static[gh]"]
+HEURISTICS = [*(name for name in POLICIES if name not in ("agh+", "milp", "exact", "static")), "static[gh]"]
 ABLATIONS = [
     *(f"gh[-{switch}]" for switch in ("m1", "m2", "m3")),
     *(f"agh[-{switch}]" for switch in ("m1", "m2", "m3", "local", "consolidate", "m1,-local")),
@@ -146,7 +146,14 @@ def test_exact_proves_the_optimum_of_larger_problems(problem_of, name):
     assert verify(problem_of(name), proof.certificate).accepted
 
 
-@pytest.mark.parametrize("policy", ["milp", "exact", *HEURISTICS, *ABLATIONS])
+@pytest.mark.parametrize("name", SMALL)
+def test_agh_plus_is_at_the_optimum_of_small_problems(problem_of, name):
+    plan = planned(problem_of(name), "agh+")
+    assert plan.cost_usd == pytest.approx(BOUNDS[name], rel=2e-6)
+    assert plan.bound_usd <= BOUNDS[name] * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("policy", ["milp", "exact", "agh+", *HEURISTICS, *ABLATIONS])
 def test_policies_are_deterministic(problem_of, plan_of, policy):
     assert without_time(planned(problem_of(BASE), policy)) == without_time(plan_of(policy, BASE))
 
@@ -168,7 +175,7 @@ def test_a_plan_of_milp_that_had_no_time_can_be_written(problem_of, tmp_path):
 
 @pytest.mark.parametrize(
     ("policy", "slack_s"),
-    [("gh", 5.0), ("agh", 5.0), ("exact", 5.0), pytest.param("milp", 30.0, marks=pytest.mark.slow)],
+    [("gh", 5.0), ("agh", 5.0), ("agh+", 5.0), ("exact", 5.0), pytest.param("milp", 30.0, marks=pytest.mark.slow)],
 )
 def test_the_time_limit_is_kept_roughly(problem_of, policy, slack_s):
     """The slack is for a busy machine and, with milp, for stating the model; the search itself would take longer."""
@@ -180,7 +187,7 @@ def test_the_time_limit_is_kept_roughly(problem_of, policy, slack_s):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BOUNDS)
-@pytest.mark.parametrize("policy", ["gh", "agh", "milp", "exact"])
+@pytest.mark.parametrize("policy", ["gh", "agh", "agh+", "milp", "exact"])
 def test_all_problems_are_planned(problem_of, policy, name):
     plan = planned(problem_of(name), policy, time_limit_s=20.0)
     assert plan.cost_usd >= BOUNDS[name] * (1 - 1e-6)
@@ -305,7 +312,7 @@ def test_nothing_is_served_where_serving_does_not_pay(policy):
     """All demand may stay unmet, at 1e-5 USD x 1800/h x 2 h for each type: less than any GPU. GH does not see that."""
     cheap = replace(TYPE, unmet_penalty_usd_per_query=1e-5, unmet_cap=1.0)
     plan = planned(by_hand(query_types=[cheap, replace(cheap, name="code")]), policy)
-    if policy in ("agh", "static", "milp", "static[milp]", "exact"):
+    if policy in ("agh", "agh+", "static", "milp", "static[milp]", "exact"):
         assert plan.cost_usd == pytest.approx(0.072)
 
 
@@ -318,5 +325,5 @@ def test_no_money_and_free_to_leave_all_unmet(policy):
 
 
 def test_a_name_of_the_registry_is_the_name_of_the_policy():
-    for name in ("gh", "agh", "milp", "exact", "static[gh]", *ABLATIONS):
+    for name in ("gh", "agh", "agh+", "milp", "exact", "static[gh]", *ABLATIONS):
         assert make_policy(name).name == name

@@ -14,7 +14,7 @@ from policies.registry import make_policy
 from simulator.errors import InfeasibleError
 from simulator.policy import StoppingRule
 from tests.property.test_planners_exhaustive import problems as tiny_problems
-from tests.unit.test_exact_policy import problem as made_problem
+from tests.random_problem import random_problem as made_problem
 
 BASELINES = (Lpr(), Dvr(), Hf())
 STOP = StoppingRule(starts=2, iterations=40)

@@ -26,6 +26,7 @@ def uses(draw):
         replicas=whole,
         pair=whole,
         fixed_usd=np.zeros(count),
+        move_usd=np.zeros(count),
         fixed_gb=np.zeros(count),
         gpus=whole,
         largest_share=share,

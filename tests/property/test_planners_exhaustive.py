@@ -171,7 +171,7 @@ def optimum_usd(problem):
 def test_exact_reaches_the_optimum_by_itself_and_proves_it(problem):
     optimum = optimum_usd(problem)
     with pytest.MonkeyPatch.context() as patch:  # no plan to start from, so that the tree has something to do
-        patch.setattr("policies.exact.policy.Gh.plan", no_plan)
+        patch.setattr("policies.exact.search.Gh.plan", no_plan)
         try:
             proof = make_policy("exact").prove(problem, incumbent=None, stop=StoppingRule(), seed=0)
         except InfeasibleError:

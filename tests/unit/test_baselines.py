@@ -11,7 +11,7 @@ from simulator.errors import InfeasibleError
 from simulator.plan import PlanStatus
 from simulator.policy import StoppingRule
 from simulator.problem import CapacityRows
-from tests.unit.test_exact_policy import problem as random_problem
+from tests.random_problem import random_problem
 from tests.unit.test_heuristics_bench import fleet_of, query, tiny
 
 BASELINES = [Lpr(), Dvr(), Hf()]

@@ -146,7 +146,7 @@ def test_nothing_is_skipped_silently(run_cli, trace):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--policy", "best"], "unknown policy 'best'; known: agh, dvr, exact, gh, hf, lpr, milp, static"),
+        (["--policy", "best"], "unknown policy 'best'; known: agh, agh+, dvr, exact, gh, hf, lpr, milp, static"),
         (["--policy", "gh[-m9]"], "policy 'gh' has no option '-m9'; known: -m1, -m2, -m3"),
         (["--policy", "milp[x]"], "policy 'milp' takes no options, found [x]"),
         (["--policy", "static[best]"], "unknown policy 'best'"),

@@ -1,0 +1,73 @@
+"""`agh+`: fleets priced by the duals of the root bound, found fast, better than AGH, with a bound.
+
+What makes greedy orders go wrong is that the first type pays the whole rent of a deployment that others will fill. The
+duals of the relaxed problem (docs/planning.md) say what each deployment is worth to all types together, so that fleets
+can be ranked before any is routed:
+
+1. begin with GH's plan, with serving nothing, and with the fleet in force;
+2. price all deployments by column generation; round the relaxed solution;
+3. route subsets of the best-priced deployments in the order of their Lagrangian bound, leaving out those that are no
+   better than the best plan, and those in which some type has nobody to keep its delay or its error limit;
+4. local search around the best: drop, add or swap a deployment, again in the order of the bounds;
+5. with what is left of the effort, the tree of `exact`, which rounds the relaxed solution of each part and searches
+   around each better plan.
+
+It can stop at any time with the best plan so far and a bound: that of the tree, or of the root. Without a time limit
+the effort is counted in fleets that are routed, which makes it deterministic.
+
+Re-planning: where the problem prices moving (`PlanningProblem.moving`), leaving the fleet in force is
+part of what is minimised. No bound is stated then, because it would be one of another sum than the cost of the plan.
+"""
+
+from dataclasses import dataclass, replace
+
+from policies.exact.policy import Exact, why_infeasible
+from policies.exact.search import Search
+from policies.moving import Moving
+from simulator.errors import InfeasibleError, RunError
+from simulator.plan import Plan, PlanStatus
+from simulator.policy import StoppingRule
+from simulator.problem import PlanningProblem
+
+EFFORT = 1000  # fleets that are routed if nobody says otherwise: about a second at 20x20x20
+PRICING_SHARE = 0.5  # of the time, for the prices
+LOCAL_SHARE = 0.4  # of the effort, for the local search at the root
+
+
+@dataclass(frozen=True, slots=True)
+class AghPlus:
+    """Anytime heuristic on the prices of the root bound."""
+
+    name: str = "agh+"
+
+    def plan(self, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int) -> Plan:
+        """The best plan that the effort or the time allows.
+
+        Raises
+        ------
+        InfeasibleError
+            If the problem has no plan.
+        RunError
+            If the effort or the time is up before any plan is found.
+        """
+        effort = stop.effort
+        if effort is None and stop.time_limit_s is None:
+            effort = EFFORT
+        moving = Moving.of(problem, incumbent)
+        search = Search(problem, replace(stop, effort=effort), seed, self.name, moving)
+        if not len(search.options):
+            return Exact(name=self.name).plan(problem, incumbent=None, stop=stop, seed=seed)  # nothing to search
+        search.begin(incumbent)
+        search.price(PRICING_SHARE)
+        search.look_around(10**9 if effort is None else int(LOCAL_SHARE * effort))
+        outcome = search.branch()
+        if search.incumbents.best is None:
+            if outcome.done:
+                raise InfeasibleError(why_infeasible(problem))
+            raise RunError(f"policy {self.name} found no plan for {problem.name} in its time: give it more")
+        plan = search.plan(outcome)
+        search.tell(outcome.bound_usd)
+        if moving.free:
+            return plan
+        status = plan.status if plan.status is PlanStatus.TIME_LIMIT else PlanStatus.FEASIBLE
+        return replace(plan, bound_usd=None, status=status)
