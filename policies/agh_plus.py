@@ -21,10 +21,9 @@ part of what is minimised. No bound is stated then, because it would be one of a
 
 from dataclasses import dataclass, replace
 
-from policies.exact.policy import Exact, why_infeasible
+from policies.exact.policy import Exact, settled
 from policies.exact.search import Search
 from policies.moving import Moving
-from simulator.errors import InfeasibleError, RunError
 from simulator.plan import Plan, PlanStatus
 from simulator.policy import StoppingRule
 from simulator.problem import PlanningProblem
@@ -60,13 +59,7 @@ class AghPlus:
         search.begin(incumbent)
         search.price(PRICING_SHARE)
         search.look_around(10**9 if effort is None else int(LOCAL_SHARE * effort))
-        outcome = search.branch()
-        if search.incumbents.best is None:
-            if outcome.done:
-                raise InfeasibleError(why_infeasible(problem))
-            raise RunError(f"policy {self.name} found no plan for {problem.name} in its time: give it more")
-        plan = search.plan(outcome)
-        search.tell(outcome.bound_usd)
+        plan = settled(search, search.branch())
         if moving.free:
             return plan
         status = plan.status if plan.status is PlanStatus.TIME_LIMIT else PlanStatus.FEASIBLE

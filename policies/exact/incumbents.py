@@ -99,16 +99,14 @@ class Incumbents:
         for share in ROUNDINGS:
             chosen = np.flatnonzero(opened >= share)
             chosen = chosen[np.argsort(-opened[chosen], kind="stable")]
-            _, first = np.unique(self.options.pair[chosen], return_index=True)
-            self.try_fleet(tuple(int(d) for d in chosen[np.sort(first)]))
+            self.try_fleet(tuple(int(d) for d in self.options.first_of_pairs(chosen)))
 
-    def improve(self, others: IntArray | None = None, most: int = 10**9) -> None:
+    def improve(self, most: int) -> None:
         """Local search around the best plan: drop, swap or add one deployment, until nothing helps."""
         fleet = self._fleet()
         if fleet is None:
             return
-        if others is None:
-            others = self._best_priced()
+        others = self._best_priced()
         self.try_fleet(fleet)
         tried = self.routed
         better = True

@@ -74,6 +74,12 @@ class Duals:
     covers: FloatArray
     restrictions: FloatArray
 
+    @classmethod
+    def none(cls, types: int) -> "Duals":
+        """Prices of zero, which prove next to nothing and need no solver."""
+        zero, empty = np.zeros(types), np.zeros(0)
+        return cls(demand=zero, delay=zero, error=zero, budget=0.0, storage=0.0, covers=empty, restrictions=empty)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relaxed:

@@ -60,6 +60,11 @@ class Options:
     def __len__(self) -> int:
         return len(self.configuration)
 
+    def first_of_pairs(self, order: IntArray) -> IntArray:
+        """Of the options in `order`, the first of each (model, tier), in the same order."""
+        _, first = np.unique(self.pair[order], return_index=True)
+        return order[np.sort(first)]
+
     def take(self, chosen: IntArray | BoolArray) -> "Options":
         return Options(**{name: getattr(self, name)[..., chosen] for name in self.__slots__})
 

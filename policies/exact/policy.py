@@ -7,7 +7,7 @@ import numpy as np
 from policies.conflict import Limit, LimitKind, is_feasible, smallest_conflict
 from policies.exact.lagrangian import Duals
 from policies.exact.search import IMPROVEMENTS, Search
-from policies.exact.tree import Node
+from policies.exact.tree import Node, Outcome
 from policies.exact.writing import certificate_of
 from policies.moving import Moving
 from policies.proof import Effort, Proof
@@ -51,12 +51,7 @@ class Exact:
         root_bound_usd = search.root.bound_usd
         search.look_around(IMPROVEMENTS)
         outcome = search.branch()
-        if search.incumbents.best is None:
-            if outcome.done:
-                raise InfeasibleError(why_infeasible(problem))
-            raise RunError(f"policy {self.name} found no plan for {problem.name} in its time: give it more")
-        plan = search.plan(outcome)
-        search.tell(outcome.bound_usd)
+        plan = settled(search, outcome)
         effort = Effort(
             root_bound_usd=min(root_bound_usd, plan.cost_usd),
             configurations=len(problem.configurations),
@@ -72,20 +67,12 @@ def _nothing(search: Search) -> Proof:
     """Nothing can be deployed: all demand stays unmet, which its own penalties prove to be the best there is."""
     problem, types = search.problem, len(search.problem.query_types)
     if (problem.unmet_cap < 1).any():
-        raise InfeasibleError(why_infeasible(problem))
+        raise InfeasibleError(_why_infeasible(problem))
     share = np.zeros((types, len(problem.configurations)))
     arrays = PlanArrays(np.zeros(len(problem.configurations), dtype=np.int64), share, np.ones(types))
     plan = build_plan(problem, arrays, policy=search.name, status=PlanStatus.OPTIMAL, seconds=search.clock.seconds())
     plan = replace(plan, bound_usd=plan.cost_usd)
-    duals = Duals(
-        demand=problem.unmet_usd,
-        delay=np.zeros(types),
-        error=np.zeros(types),
-        budget=0.0,
-        storage=0.0,
-        covers=np.zeros(0),
-        restrictions=np.zeros(0),
-    )
+    duals = replace(Duals.none(types), demand=problem.unmet_usd)
     certificate = certificate_of(problem, None, plan.cost_usd, [Node(path=(), duals=duals)])
     effort = Effort(
         root_bound_usd=plan.cost_usd,
@@ -96,7 +83,18 @@ def _nothing(search: Search) -> Proof:
     return Proof(plan=plan, certificate=certificate, effort=effort)
 
 
-def why_infeasible(problem: PlanningProblem) -> str:
+def settled(search: Search, outcome: Outcome) -> Plan:
+    """The plan that a search came to, reported; or why there is none."""
+    if search.incumbents.best is None:
+        if outcome.done:
+            raise InfeasibleError(_why_infeasible(search.problem))
+        raise RunError(f"policy {search.name} found no plan for {search.problem.name} in its time: give it more")
+    plan = search.plan(outcome)
+    search.tell(outcome.bound_usd)
+    return plan
+
+
+def _why_infeasible(problem: PlanningProblem) -> str:
     conflict = smallest_conflict(problem, is_feasible, time_limit_s=CONFLICT_TIME_S)
     cheapest_usd = None
     if Limit(LimitKind.BUDGET) in conflict.limits:

@@ -48,7 +48,6 @@ class Evaluated:
     alive: IntArray  # options that may still be open
     columns: IntArray  # of its restricted master
     open: FloatArray  # (O,) how far each option is open
-    objective_usd: float  # of the restricted master
 
     @property
     def duals(self) -> Duals:
@@ -123,10 +122,10 @@ class Pricer:
         )
         alive_covers: list[Cover] = []
         smoothing = 0.0
-        opened, objective_usd = np.zeros(len(self.options)), 0.0
+        opened = np.zeros(len(self.options))
         # The duals of the parent, with nothing for the new restriction, prove here what they prove there.
         best_covers = () if parent is None else parent.covers
-        known = _no_prices(len(self.problem.query_types)) if parent is None else parent.duals
+        known = Duals.none(len(self.problem.query_types)) if parent is None else parent.duals
         unpriced = np.zeros(len(path) - len(known.restrictions))
         known = replace(known, restrictions=np.append(known.restrictions, unpriced))
         best = relax(self.problem, options, known, [cover.take(alive) for cover in best_covers], rows_alive)
@@ -172,8 +171,7 @@ class Pricer:
                 continue
             smoothing = SMOOTHING if path else ROOT_SMOOTHING
             order = worth_adding[np.argsort(gain[worth_adding], kind="stable")]
-            _, first = np.unique(options.pair[order], return_index=True)
-            picked = order[np.sort(first)][:BATCH]
+            picked = options.first_of_pairs(order)[:BATCH]
             program.add(self.pool.add(alive[picked], relaxed.shares[:, picked]))
         alive, best = self._fix(alive, best, best_covers, rows, cutoff_usd)
         return Evaluated(
@@ -184,7 +182,6 @@ class Pricer:
             alive=alive,
             columns=program.chosen,
             open=opened,
-            objective_usd=objective_usd,
         )
 
     def _fix(
@@ -222,7 +219,8 @@ class Pricer:
 
     def shrink(self, root: Evaluated, cutoff_usd: float) -> tuple["Pricer", Evaluated, IntArray]:
         """The pricer over the options that are left at the root, the root in its terms, and those options."""
-        left = root.alive[root.relaxed.forced_usd < cutoff_usd]
+        kept = root.relaxed.forced_usd < cutoff_usd
+        left = root.alive[kept]
         options = self.options.take(left)
         new_index = np.full(len(self.options), -1)
         new_index[left] = np.arange(len(left))
@@ -236,7 +234,6 @@ class Pricer:
         columns = np.flatnonzero(new_index[self.pool.option] >= 0)
         inner.pool.add(new_index[self.pool.option[columns]], self.pool.shares(columns))
         inner.rounds = self.rounds
-        kept = root.relaxed.forced_usd < cutoff_usd
         relaxed = replace(
             root.relaxed, reduced_usd=root.relaxed.reduced_usd[kept], forced_usd=root.relaxed.forced_usd[kept]
         )
@@ -265,9 +262,7 @@ class Pricer:
         for factor in (1.2, 2.0):
             worth, shares = best_use(o, factor * demand[:, None] - o.serve_usd)
             reduced = fixed_usd - worth
-            order = np.argsort(reduced, kind="stable")
-            _, first = np.unique(o.pair[order], return_index=True)
-            picked = order[np.sort(first)][:BATCH]
+            picked = o.first_of_pairs(np.argsort(reduced, kind="stable"))[:BATCH]
             columns.append(self.pool.add(picked, shares[:, picked]))
         return np.concatenate(columns)
 
@@ -425,20 +420,6 @@ class Tree:
             if since >= PATIENCE or self.clock.up():
                 break
         return best[1], int(np.floor(sums[best[1]] + WHOLE))
-
-
-def _no_prices(types: int) -> Duals:
-    """Prices that prove next to nothing, and need no solver."""
-    none = np.zeros(types)
-    return Duals(
-        demand=none,
-        delay=none,
-        error=none,
-        budget=0.0,
-        storage=0.0,
-        covers=np.zeros(0),
-        restrictions=np.zeros(0),
-    )
 
 
 def _mix(old: Duals, new: Duals, weight: float) -> Duals:
