@@ -19,6 +19,7 @@ from scipy import sparse
 from policies.adaptive import Agh
 from policies.dominance import dominated, largest_share, useful_replicas
 from policies.greedy import keeps_limits
+from policies.highs import new_solver
 from policies.infeasible import explain, over_cap
 from policies.routing import route, route_deployments
 from simulator.errors import InfeasibleError, RunError
@@ -34,11 +35,6 @@ ENTERING = 60  # configurations that join the relaxed program at a time
 GAIN_USD = 1e-7  # what a configuration must promise to join it
 MIXTURES = np.linspace(0.0, 1.0, 11)  # weights of "at least 1" in the bound of `_attractive`
 SHOWN = 3  # tiers, and types of each, that a message of `hf` names
-SETTINGS = (
-    ("output_flag", False),
-    ("threads", 1),  # HiGHS has one pool of threads per process: every caller in it must ask for the same size
-    ("random_seed", 0),
-)
 Rows: TypeAlias = "sparse.csr_array[np.float64, tuple[int, int]]"  # text: older SciPy has no such subscript
 
 
@@ -139,9 +135,7 @@ def _relaxation(problem: PlanningProblem, time_limit_s: float | None) -> _Relaxe
     while True:
         left = np.setdiff1d(left, entering, assume_unique=True)
         kept = np.setdiff1d(candidates, left, assume_unique=True)
-        solver = highspy.Highs()
-        for option, value in SETTINGS:
-            solver.setOptionValue(option, value)
+        solver = new_solver()
         if time_limit_s is not None:
             solver.setOptionValue("time_limit", max(deadline_s - time.perf_counter(), 0.0))
         solver.passModel(_relaxed_program(problem, kept))

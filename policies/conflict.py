@@ -18,20 +18,15 @@ import numpy as np
 
 from policies.dominance import share_within
 from policies.greedy import Greedy, falling_rate
+from policies.highs import new_solver
 from policies.infeasible import over_cap
 from simulator.errors import RunError
 from simulator.problem import FloatArray, IntArray, PlanningProblem, QueryType
 
 Feasible = Callable[[PlanningProblem, float], bool | None]
 
-FEASIBILITY_TOLERANCE = 1e-7
-OPTIONS = (
-    ("output_flag", False),
-    ("threads", 1),  # HiGHS has one pool of threads per process: every caller in it must ask for the same size
-    ("random_seed", 0),
-    ("primal_feasibility_tolerance", FEASIBILITY_TOLERANCE),
-    ("mip_feasibility_tolerance", FEASIBILITY_TOLERANCE),
-)
+TOLERANCE = 1e-7
+SETTINGS = {"primal_feasibility_tolerance": TOLERANCE, "mip_feasibility_tolerance": TOLERANCE}
 
 # Shares of the time: by then the search for a set, and the search for a smaller one, must be over.
 SEARCH_SHARE, PROOF_SHARE = 0.6, 0.9
@@ -394,7 +389,7 @@ def is_feasible(problem: PlanningProblem, seconds: float) -> bool | None:
         share_within(problem.delay_slo_s, problem.delay_s), share_within(problem.error_slo, problem.error)
     )
     share = np.where(problem.allowed, np.minimum(share, must[:, None]), 0.0)
-    if (share.sum(axis=1) < must * (1 - FEASIBILITY_TOLERANCE)).any():
+    if (share.sum(axis=1) < must * (1 - TOLERANCE)).any():
         return False
     if not len(over_cap(problem, Greedy(problem, m1=True, m2=True, m3=True).build(falling_rate(problem)).unmet)):
         return True
@@ -502,10 +497,7 @@ class _Program:
         for n in self.whole:
             kinds[n] = highspy.HighsVarType.kInteger
         model.integrality_ = kinds
-        solver = highspy.Highs()
-        for option, value in OPTIONS:
-            solver.setOptionValue(option, value)
-        solver.setOptionValue("time_limit", max(seconds, 0.0))
+        solver = new_solver(**SETTINGS, time_limit=max(seconds, 0.0))
         solver.passModel(model)
         return solver
 

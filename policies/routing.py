@@ -1,8 +1,7 @@
 """Optimal routing over a fixed fleet: the linear program that is left once the replicas are chosen.
 
 It is the routing step of AGH and stage 2 of the paper (placement fixed, delay and error inflated). Hundreds of these
-are solved in one plan, each with a few hundred variables, so the program goes straight to HiGHS through `highspy`: a
-solve takes about a millisecond, where Pyomo would take some ten times as long to build and translate the same model.
+are solved in one plan, each with a few hundred variables, so the program goes straight to HiGHS (`highs.py`).
 
 A fresh solver with fixed options serves every call, so that a result depends on the arguments alone.
 """
@@ -14,6 +13,7 @@ from typing import Self
 import highspy
 import numpy as np
 
+from policies.highs import new_solver
 from simulator.errors import RunError
 from simulator.plan import PlanArrays
 from simulator.problem import BoolArray, CapacityRows, FloatArray, IntArray, PlanningProblem
@@ -21,14 +21,11 @@ from simulator.problem import BoolArray, CapacityRows, FloatArray, IntArray, Pla
 # Every limit is scaled to one before HiGHS sees it, so these are relative: well inside the 1e-6 that a plan may be off.
 FEASIBILITY_TOLERANCE = 1e-9
 EXCESS_TOLERANCE = 1e-8
-OPTIONS = (
-    ("output_flag", False),
-    ("threads", 1),  # HiGHS has one pool of threads per process: every caller in it must ask for the same size
-    ("random_seed", 0),
-    ("presolve", "off"),  # halves the time at this size
-    ("simplex_scale_strategy", 0),  # the rows are scaled already
-    ("primal_feasibility_tolerance", FEASIBILITY_TOLERANCE),
-)
+SETTINGS: dict[str, str | int | float] = {
+    "presolve": "off",  # halves the time at this size
+    "simplex_scale_strategy": 0,  # the rows are scaled already
+    "primal_feasibility_tolerance": FEASIBILITY_TOLERANCE,
+}
 NO_ROUTING = (
     highspy.HighsModelStatus.kInfeasible,
     highspy.HighsModelStatus.kUnboundedOrInfeasible,  # every column is bounded, so infeasible
@@ -224,10 +221,7 @@ def _model(
 
 def _solve(model: highspy.HighsLp, below_usd: float) -> FloatArray | None:
     """The optimal values of the columns, None if there are none of lower cost."""
-    solver = highspy.Highs()
-    for option, value in OPTIONS:
-        solver.setOptionValue(option, value)
-    solver.setOptionValue("objective_bound", below_usd)
+    solver = new_solver(**SETTINGS, objective_bound=below_usd)
     solver.passModel(model)
     solver.run()
     status = solver.getModelStatus()

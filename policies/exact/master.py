@@ -18,16 +18,11 @@ from scipy import sparse
 
 from policies.exact.lagrangian import Cover, Duals, RestrictionRows
 from policies.exact.options import Options
+from policies.highs import new_solver
 from simulator.errors import RunError
 from simulator.problem import FloatArray, IntArray, PlanningProblem
 
 INFINITY = highspy.kHighsInf
-SETTINGS = (
-    ("output_flag", False),
-    ("threads", 1),  # HiGHS has one pool of threads per process: every caller in it must ask for the same size
-    ("random_seed", 0),
-    ("presolve", "off"),
-)
 PRIMAL_SIMPLEX = 4  # after columns are added the basis is primal feasible; HiGHS would choose the dual simplex
 NO_LIMIT = 2**31 - 1  # simplex iterations
 
@@ -158,9 +153,7 @@ class Program:
         model.a_matrix_.start_ = matrix.indptr
         model.a_matrix_.index_ = matrix.indices
         model.a_matrix_.value_ = matrix.data
-        self.solver = highspy.Highs()
-        for option, value in SETTINGS:
-            self.solver.setOptionValue(option, value)
+        self.solver = new_solver(presolve="off")
         self.solver.passModel(model)
         for cover in covers:
             self.add_cover(cover)

@@ -8,12 +8,10 @@ output that stays free for whoever shows the progress (Pyomo catches all of it w
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import highspy
 import numpy as np
 import pyomo.environ as pyo
 from pyomo.contrib.solver.common.factory import SolverFactory
@@ -22,6 +20,7 @@ from pyomo.contrib.solver.common.results import SolutionStatus, TerminationCondi
 from policies.adaptive import Agh
 from policies.conflict import Limit, LimitKind, is_feasible, smallest_conflict
 from policies.dominance import undominated
+from policies.highs import silence_banner
 from policies.milp.model import MilpModel, build_model, set_values, solution_arrays, usable_configurations
 from policies.routing import route
 from simulator.errors import InfeasibleError, RunError
@@ -216,8 +215,8 @@ def _solve(
     """
     logging.getLogger("pyomo.contrib.solver").setLevel(logging.ERROR)
     solver = SolverFactory("highs")
-    with _silent_highs():
-        solver.set_instance(built.model)  # takes seconds on large models, and HiGHS's own clock does not see it
+    silence_banner()
+    solver.set_instance(built.model)  # takes seconds on large models, and HiGHS's own clock does not see it
     highs, column_of = solver._solver_model, solver._pyomo_var_to_solver_var_map
     variables = list(built.model.component_data_objects(pyo.Var))
     options: dict[str, bool | int | float] = {
@@ -281,27 +280,6 @@ def _solve(
         incumbent_objective=info.objective_function_value if solved else None,
         objective_bound=bound_usd,
     )
-
-
-@contextmanager
-def _silent_highs() -> Iterator[None]:
-    """Every HiGHS that is made meanwhile says nothing.
-
-    HiGHS prints its name as soon as a model is put into it. Pyomo means to catch that, but now and then it slips
-    through to standard output, which is for results.
-    """
-    made = highspy.Highs
-
-    def silent() -> Any:
-        highs = made()
-        highs.setOptionValue("output_flag", False)
-        return highs
-
-    highspy.Highs = silent
-    try:
-        yield
-    finally:
-        highspy.Highs = made
 
 
 def _listen(highs: Any, progress: Progress) -> None:

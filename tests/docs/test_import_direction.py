@@ -21,7 +21,7 @@ KEPT_TO = {
         "policies/baselines.py",
         "policies/conflict.py",
         "policies/exact/master.py",
-        "policies/milp/policy.py",
+        "policies/highs.py",
         "policies/routing.py",
     },
 }

@@ -1,6 +1,5 @@
 """The `milp` policy around its search: what it starts from, what it tells meanwhile, what is left when HiGHS fails."""
 
-import contextlib
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -277,13 +276,6 @@ def test_a_plan_is_the_proof_that_there_is_one(monkeypatch):
     plan = planned(tiny())
     assert (plan.status, plan.bound_usd) == (PlanStatus.FEASIBLE, None)
     assert check(tiny(), plan).accepted
-
-
-def test_highs_is_silent_from_the_moment_it_is_made(monkeypatch, capfd):
-    """Even if Pyomo catches nothing: standard output is for results."""
-    monkeypatch.setattr("pyomo.contrib.solver.solvers.highs.capture_output", lambda *_, **__: contextlib.nullcontext())
-    planned(tiny())
-    assert capfd.readouterr().out == ""
 
 
 def test_too_little_money_for_any_replica_is_told_with_what_would_do():
