@@ -29,6 +29,7 @@ from simulator.policy import StoppingRule
 from simulator.problem import PlanningProblem
 
 EFFORT = 1000  # fleets that are routed if nobody says otherwise: about a second at 20x20x20
+GUESS_SHARE = 0.15  # of the time, for a local search before there are prices
 PRICING_SHARE = 0.5  # of the time, for the prices
 LOCAL_SHARE = 0.4  # of the effort, for the local search at the root
 
@@ -56,9 +57,11 @@ class AghPlus:
         search = Search(problem, replace(stop, effort=effort), seed, self.name, moving)
         if not len(search.options):
             return Exact(name=self.name).plan(problem, incumbent=None, stop=stop, seed=seed)  # nothing to search
+        most = 10**9 if effort is None else int(LOCAL_SHARE * effort)  # routings of one local search
         search.begin(incumbent)
+        search.guess(most, GUESS_SHARE)
         search.price(PRICING_SHARE)
-        search.look_around(10**9 if effort is None else int(LOCAL_SHARE * effort))
+        search.look_around(most)
         plan = settled(search, search.branch())
         if moving.free:
             return plan

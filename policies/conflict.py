@@ -504,7 +504,6 @@ class _Program:
 
 def _run(solver: highspy.Highs) -> highspy.HighsModelStatus:
     if solver.run() == highspy.HighsStatus.kError:
-        # Known cause: HiGHS keeps one thread pool per process and refuses to run when another caller chose its size.
         raise RunError(f"HiGHS failed to explain ({solver.modelStatusToString(solver.getModelStatus())})")
     status: highspy.HighsModelStatus = solver.getModelStatus()
     return status

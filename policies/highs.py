@@ -12,22 +12,31 @@ import highspy
 
 SETTINGS: dict[str, bool | int | float | str] = {
     "output_flag": False,
-    "threads": 1,  # HiGHS has one pool of threads per process: every caller in it must ask for the same size
+    "threads": 1,  # one thread, one path, one result
     "random_seed": 0,
 }
 
 
 def new_solver(**settings: bool | int | float | str) -> highspy.Highs:
     """A HiGHS solver that says nothing, with one thread and a fixed seed, and with `settings` of HiGHS's on top."""
-    silence_banner()
+    make_ready()
     solver = highspy.Highs()
     for name, setting in (SETTINGS | settings).items():
         solver.setOptionValue(name, setting)
     return solver
 
 
+def make_ready() -> None:
+    """Let the next solver start in a clean process: without a banner, and with a pool of threads of its own.
+
+    HiGHS has one pool per process and refuses to run where another caller, perhaps a user's policy, chose its size.
+    """
+    _silence_banner()
+    highspy.Highs.resetGlobalScheduler(True)
+
+
 @functools.cache
-def silence_banner() -> None:
+def _silence_banner() -> None:
     """Swallow what HiGHS prints when the first solver of a process is made.
 
     HiGHS 1.16 prints its name from the constructor, before any option can be set, to a standard output that is for

@@ -49,7 +49,7 @@ class Moving:
         if incumbent is None or terms is None:
             nothing = np.zeros(len(in_force))
             return cls(in_force, nothing, nothing, 0.0)
-        rent_usd_per_s = problem.rent_usd / (problem.period_h * SECONDS_PER_H)
+        rent_usd_per_s = terms.weight * problem.rent_usd / (problem.period_h * SECONDS_PER_H)
         startup_s = terms.provisioning_s + problem.model_storage_gb / terms.load_gb_per_s
         start_usd, stop_usd = rent_usd_per_s * startup_s, rent_usd_per_s * (startup_s + terms.drain_s)
         there = {_hardware(d.configuration): d.replicas for d in incumbent.deployments}

@@ -7,15 +7,9 @@ for a policy of the user's own.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import cast
+from importlib import import_module
+from typing import Any, cast
 
-from policies.adaptive import Agh
-from policies.agh_plus import AghPlus
-from policies.baselines import Dvr, Hf, Lpr
-from policies.exact import Exact
-from policies.greedy import Gh
-from policies.milp import Milp
-from policies.static import Static
 from simulator.errors import InputError
 from simulator.policy import Policy
 from simulator.userfile import load_from_file
@@ -29,8 +23,15 @@ class PolicyEntry:
     summary: str
 
 
-def _plain(policy: Policy) -> Callable[[str | None], Policy]:
+def _class(path: str) -> Any:
+    """`module:Class`, imported when it is needed: Pyomo alone takes longer to load than most plans to make."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _plain(path: str) -> Callable[[str | None], Policy]:
     def make(options: str | None) -> Policy:
+        policy: Policy = _class(path)()
         if options is not None:
             raise InputError(f"policy {policy.name!r} takes no options, found [{options}]")
         return policy
@@ -38,36 +39,39 @@ def _plain(policy: Policy) -> Callable[[str | None], Policy]:
     return make
 
 
-def _switched(policy: type[Gh] | type[Agh]) -> Callable[[str | None], Policy]:
+def _switched(path: str) -> Callable[[str | None], Policy]:
     """Options `-m1,-local` switch mechanisms off; the mechanisms are the policy's fields."""
-    mechanisms = [field.name for field in fields(policy)]
 
     def make(options: str | None) -> Policy:
+        policy = _class(path)
+        mechanisms = [field.name for field in fields(policy)]
         off = [] if options is None else [option.strip() for option in options.split(",")]
         unknown = [option for option in off if not option.startswith("-") or option[1:] not in mechanisms]
         if unknown:
             known = ", ".join(f"-{name}" for name in mechanisms)
             raise InputError(f"policy {policy().name!r} has no option {unknown[0]!r}; known: {known}")
-        return policy(**{option[1:]: False for option in off})
+        return cast(Policy, policy(**{option[1:]: False for option in off}))
 
     return make
 
 
+def _static(options: str | None) -> Policy:
+    return cast(Policy, _class("policies.static:Static")(make_policy(options or "agh")))
+
+
 POLICIES: dict[str, PolicyEntry] = {
-    "gh": PolicyEntry(make=_switched(Gh), summary="greedy heuristic of arXiv 2604.07472"),
-    "agh": PolicyEntry(make=_switched(Agh), summary="adaptive greedy: multi-start, relocate, consolidate, LP routing"),
-    "agh+": PolicyEntry(make=_plain(AghPlus()), summary="fleets priced by the duals of a bound: anytime, with a gap"),
-    "milp": PolicyEntry(make=_plain(Milp()), summary="exact mixed-integer program (Pyomo, HiGHS) with bound and gap"),
-    "exact": PolicyEntry(
-        make=_plain(Exact()), summary="branch and price: the proven optimum, or a plan with its bound"
-    ),
-    "lpr": PolicyEntry(make=_plain(Lpr()), summary="baseline: linear relaxation, rounded"),
-    "dvr": PolicyEntry(make=_plain(Dvr()), summary="baseline: machines first, routing after"),
-    "hf": PolicyEntry(make=_plain(Hf()), summary="baseline: a homogeneous fleet, the best single tier"),
-    "static": PolicyEntry(
-        make=lambda options: Static(make_policy(options or "agh")),
-        summary="plan once with the policy in brackets (static[milp]; default agh), never again",
-    ),
+    name: PolicyEntry(make=make, summary=summary)
+    for name, make, summary in (
+        ("gh", _switched("policies.greedy:Gh"), "greedy heuristic of arXiv 2604.07472"),
+        ("agh", _switched("policies.adaptive:Agh"), "adaptive greedy: multi-start, relocate, consolidate, LP routing"),
+        ("agh+", _plain("policies.agh_plus:AghPlus"), "fleets priced by the duals of a bound: anytime, with a gap"),
+        ("milp", _plain("policies.milp:Milp"), "exact mixed-integer program (Pyomo, HiGHS) with bound and gap"),
+        ("exact", _plain("policies.exact:Exact"), "branch and price: the proven optimum, or a plan with its bound"),
+        ("lpr", _plain("policies.baselines:Lpr"), "baseline: linear relaxation, rounded"),
+        ("dvr", _plain("policies.baselines:Dvr"), "baseline: machines first, routing after"),
+        ("hf", _plain("policies.baselines:Hf"), "baseline: a homogeneous fleet, the best single tier"),
+        ("static", _static, "plan once with the policy in brackets (static[milp]; default agh), never again"),
+    )
 }
 
 _SPEC = re.compile(r"(?P<name>[A-Za-z0-9_+-]+)(\[(?P<options>.*)\])?", re.DOTALL)

@@ -229,5 +229,4 @@ def _solve(model: highspy.HighsLp, below_usd: float) -> FloatArray | None:
         return np.clip(np.array(solver.getSolution().col_value, dtype=np.float64), 0.0, 1.0)
     if status in NO_ROUTING:
         return None
-    # Known cause: HiGHS keeps one thread pool per process and refuses to run when another caller chose its size.
     raise RunError(f"HiGHS failed on a routing program ({solver.modelStatusToString(status)})")

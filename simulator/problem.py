@@ -110,6 +110,7 @@ class MovingTerms:
     provisioning_s: float
     load_gb_per_s: float  # weights
     drain_s: float  # until the last requests of a surplus replica are done
+    weight: float = 1.0  # how much of the price policies shall see: 0 none of it, above 1 more than is true
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,7 +15,7 @@ class Clock:
         self.deadline = np.inf if time_limit_s is None else started + time_limit_s
         self.max_nodes = np.inf if max_nodes is None else max_nodes
         self.effort = np.inf if effort is None else effort
-        self.spent = 0  # of the effort
+        self.spent = 0.0  # of the effort
 
     def seconds(self) -> float:
         return time.perf_counter() - self.started

@@ -6,22 +6,26 @@ node, rounded; and a local search (drop, add, swap one deployment) around what w
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from policies.exact.clock import Clock
 from policies.exact.lagrangian import Relaxed
 from policies.exact.options import Options
+from policies.fleet_bound import NONE, FleetBound
 from policies.moving import Moving
 from policies.routing import route_deployments
 from simulator.errors import RunError
 from simulator.plan import PlanArrays, plan_cost_usd
-from simulator.problem import FloatArray, IntArray, PlanningProblem
+from simulator.problem import BoolArray, FloatArray, IntArray, PlanningProblem
 
-ENUMERATED = {1: 200, 2: 100, 3: 50, 4: 25}  # size of the subsets: among how many of the best-priced options
-ROUTED_AT_ROOT = 200
-SWAPS = 40  # best-priced options that may come in
+ENUMERATED = {1: 400, 2: 200, 3: 80, 4: 25}  # size of the subsets: among how many of the best-priced options
+EXCHANGES = ((1, 60), (1, 400), (2, 40))  # options that are exchanged at a time; among how many of the best-priced ones
+CHUNK = 4096  # fleets that are bounded between two looks at the clock
+BOUNDS_PER_ROUTING = 400  # fleets that are bounded in the time of one routing
 ROUNDINGS = (0.7, 0.5, 0.35, 0.2)
 
 Fleet = tuple[int, ...]
@@ -33,13 +37,17 @@ class Incumbents:
     `cost_usd` is that of the plan with what `Options.move_usd` says of its deployments.
     """
 
-    def __init__(self, problem: PlanningProblem, options: Options, moving: Moving, clock: Clock) -> None:
+    def __init__(
+        self, problem: PlanningProblem, options: Options, moving: Moving, clock: Clock, worst_usd: float
+    ) -> None:
         self.problem, self.options, self.moving, self.clock = problem, options, moving, clock
+        self.worst_usd = worst_usd  # no plan costs as much
+        self.fleet_bound = FleetBound(problem)
         self.best: PlanArrays | None = None
         self.cost_usd = np.inf
         self.routed = 0
         self._seen: set[Fleet] = set()
-        self._reduced: FloatArray | None = None
+        self._reduced_usd = np.full(len(options), np.inf)
         self._base_usd = -np.inf
 
     def take(self, arrays: PlanArrays) -> None:
@@ -51,48 +59,31 @@ class Incumbents:
 
     def prices(self, relaxed: Relaxed, options: IntArray) -> None:
         """Order and bound fleets by the reduced costs at the root; `options` are those that `relaxed` speaks of."""
-        self._reduced = np.full(len(self.options), np.inf)
-        self._reduced[options] = relaxed.reduced_usd
+        self._reduced_usd = np.full(len(self.options), np.inf)
+        self._reduced_usd[options] = relaxed.reduced_usd
         best = np.zeros(int(self.options.pair.max()) + 1)
         np.minimum.at(best, self.options.pair[options], relaxed.reduced_usd)
         self._base_usd = relaxed.bound_usd - float(best.sum())
 
     def bound_usd(self, fleet: Sequence[int]) -> float:
         """What every plan with exactly this fleet costs at least."""
-        if self._reduced is None:
+        if np.isneginf(self._base_usd):
             return -np.inf
-        return self._base_usd + float(self._reduced[list(fleet)].sum())
+        return self._base_usd + float(self._reduced_usd[list(fleet)].sum())
 
     def enumerate(self) -> None:
-        """Subsets of the best-priced options, cheapest bound first."""
-        if self._reduced is None:
-            return
-        order = np.argsort(self._reduced, kind="stable")
-        order = order[np.isfinite(self._reduced[order])]
-        problem, o = self.problem, self.options
-        serves = o.largest_share > 0
-        fast = serves & (o.delay_s <= problem.delay_slo_s[:, None])
-        good = serves & (o.error <= problem.error_slo[:, None])
-        found: list[tuple[float, Fleet]] = []
+        """Subsets of the best-priced options, cheapest bound at the root first."""
+        priced = self._best_priced(max(ENUMERATED.values()))
         for size, among in ENUMERATED.items():
-            priced = order[:among]
-            fleets = priced[np.array(list(itertools.combinations(range(len(priced)), size)), dtype=np.int64)]
-            fleets = fleets.reshape(-1, size)
-            bound_usd = self._base_usd + self._reduced[fleets].sum(axis=1)
-            keep = bound_usd < self.cost_usd
-            pairs = np.sort(o.pair[fleets], axis=1)
-            keep &= (np.diff(pairs, axis=1) > 0).all(axis=1)
-            # A mean within a limit needs some deployment within it.
-            for able in (fast, good):
-                keep &= able[:, fleets].any(axis=2).all(axis=0)
-            found += [
-                (float(usd), tuple(fleet)) for usd, fleet in zip(bound_usd[keep], fleets[keep].tolist(), strict=True)
-            ]
-        found.sort()
-        for bound_usd, fleet in found[:ROUTED_AT_ROOT]:
-            if self.clock.up() or bound_usd >= self.cost_usd:
-                break
-            self.try_fleet(fleet)
+            fleets = priced[_subsets(min(among, len(priced)), size)]
+            bound_usd = self._base_usd + self._reduced_usd[fleets].sum(axis=1)
+            keep = np.flatnonzero((bound_usd < self.cost_usd) & self._one_of_each_pair(fleets))
+            fleets = fleets[keep[np.argsort(bound_usd[keep], kind="stable")]]
+            for start in range(0, len(fleets), CHUNK):
+                if self.clock.up():
+                    return
+                for _ in self._betters(fleets[start : start + CHUNK]):
+                    pass
 
     def round(self, opened: FloatArray) -> None:
         """Fleets of the options that a relaxed solution opens by more than some share."""
@@ -101,39 +92,75 @@ class Incumbents:
             chosen = chosen[np.argsort(-opened[chosen], kind="stable")]
             self.try_fleet(tuple(int(d) for d in self.options.first_of_pairs(chosen)))
 
-    def improve(self, most: int) -> None:
-        """Local search around the best plan: drop, swap or add one deployment, until nothing helps."""
+    def improve(self, most: int, clock: Clock | None = None) -> None:
+        """Local search around the best plan, until nothing helps: exchange one option, and where that fails two.
+
+        It ends after `most` routings or when `clock`, or that of the whole search, says so.
+        """
+        clock = self.clock if clock is None else clock
         fleet = self._fleet()
         if fleet is None:
             return
-        others = self._best_priced()
         self.try_fleet(fleet)
-        tried = self.routed
-        better = True
-        while better and self.routed - tried < most:
-            better = False
-            for neighbour in self._neighbours(fleet, others):
-                if self.clock.up() or self.routed - tried >= most:
-                    return
-                if self.try_fleet(neighbour):
-                    fleet, better = neighbour, True
-                    break
+        last = self.routed + most
+        while fleet is not None and self.routed < last and not (clock.up() or self.clock.up()):
+            fleet = self._better_neighbour(fleet, clock)
 
-    def _best_priced(self) -> IntArray:
-        if self._reduced is None:
-            return np.zeros(0, dtype=np.int64)
-        order = np.argsort(self._reduced, kind="stable")[:SWAPS]
-        return order[np.isfinite(self._reduced[order])]
+    def _better_neighbour(self, fleet: Fleet, clock: Clock) -> Fleet | None:
+        """A fleet that costs less, one or two exchanges from `fleet`."""
+        for out, among in EXCHANGES:
+            neighbours = self._neighbours(fleet, out, self._best_priced(among))
+            for start in range(0, len(neighbours), CHUNK):
+                if clock.up() or self.clock.up():
+                    return None
+                better = next(self._betters(neighbours[start : start + CHUNK]), None)
+                if better is not None:
+                    return better
+        return None
 
-    def _neighbours(self, fleet: Fleet, others: IntArray) -> Iterable[Fleet]:
-        pair = self.options.pair
-        outside = [int(d) for d in others if int(d) not in fleet]
-        moves: list[Fleet] = [fleet[:k] + fleet[k + 1 :] for k in range(len(fleet))]
-        for d in outside:
-            rest = tuple(f for f in fleet if pair[f] != pair[d])
-            moves.append((*rest, d))
-            moves += [(*rest[:k], *rest[k + 1 :], d) for k in range(len(rest))]
-        return sorted(dict.fromkeys(moves), key=self.bound_usd)
+    def _neighbours(self, fleet: Fleet, most: int, others: IntArray) -> IntArray:
+        """Shape (F, K): up to `most` options out of the fleet and up to `most` of the others into it."""
+        others = np.setdiff1d(others, np.array(fleet, dtype=np.int64))
+        rows = []
+        for out in range(min(most, len(fleet)) + 1):
+            for dropped in itertools.combinations(range(len(fleet)), out):
+                rest = [option for k, option in enumerate(fleet) if k not in dropped]
+                for into in range(most + 1):
+                    if out < most and into < most and most > 1:
+                        continue  # an exchange of fewer, which was tried
+                    added = others[_subsets(len(others), into)]
+                    row = np.full((len(added), len(fleet) + most), NONE, dtype=np.int64)
+                    row[:, : len(rest)] = rest
+                    row[:, len(rest) : len(rest) + into] = added
+                    rows.append(row)
+        fleets = np.concatenate(rows)
+        return fleets[self._one_of_each_pair(fleets)]
+
+    def _one_of_each_pair(self, fleets: IntArray) -> BoolArray:
+        """Shape (F,): whether no (model, tier) is deployed twice."""
+        options = np.arange(fleets.shape[1])
+        pairs = np.sort(np.where(fleets == NONE, -1 - options, self.options.pair[fleets]), axis=1)
+        return np.asarray((np.diff(pairs, axis=1) > 0).all(axis=1))
+
+    def _betters(self, fleets: IntArray) -> Iterator[Fleet]:
+        """Those of `fleets` (F, K) that turn out better than the best plan before them, cheapest bound first."""
+        o = self.options
+        fixed_usd = o.fixed_usd + o.move_usd
+        cutoff_usd = min(self.cost_usd, self.worst_usd)
+        bounds_usd = self.fleet_bound(fleets, o.configuration, o.replicas, fixed_usd, cutoff_usd=cutoff_usd)
+        self.clock.spent += len(fleets) / BOUNDS_PER_ROUTING
+        promising = np.flatnonzero(bounds_usd < cutoff_usd)
+        for n in promising[np.argsort(bounds_usd[promising], kind="stable")]:
+            if self.clock.up() or bounds_usd[n] >= self.cost_usd:
+                return
+            fleet = tuple(int(option) for option in fleets[n] if option != NONE)
+            if self.try_fleet(fleet):
+                yield fleet
+
+    def _best_priced(self, most: int) -> IntArray:
+        order = np.argsort(self._reduced_usd, kind="stable")[:most]
+        chosen: IntArray = order[np.isfinite(self._reduced_usd[order])]
+        return chosen
 
     def _fleet(self) -> Fleet | None:
         """The best plan as options; for one that is not among them the nearest in rent of its (model, tier)."""
@@ -150,6 +177,18 @@ class Incumbents:
                 distance = np.abs(self.options.fixed_usd[of_pair] - rent_usd)
                 found.append(int(of_pair[np.lexsort((distance, other))[0]]))
         return tuple(found)
+
+    def routing_of_best(self) -> tuple[IntArray, FloatArray] | None:
+        """The best plan as options and the share of each type that each serves; None where that is no plan."""
+        fleet = np.array(self._fleet() or (), dtype=np.int64)
+        if not len(fleet):
+            return None
+        o = self.options
+        try:
+            routing = route_deployments(self.problem, o.configuration[fleet], o.replicas[fleet])
+        except RunError:
+            return None
+        return None if routing is None else (fleet, routing.share)
 
     def try_fleet(self, fleet: Fleet) -> bool:
         """Route this fleet; whether the plan is the best so far."""
@@ -174,3 +213,11 @@ class Incumbents:
             return False
         self.best, self.cost_usd = routing.arrays(self.problem), routing.cost_usd + move_usd
         return True
+
+
+@lru_cache(maxsize=32)
+def _subsets(count: int, size: int) -> IntArray:
+    """Shape (subsets, size): the subsets of this size of the first `count` numbers. Not to be changed."""
+    rows = math.comb(count, size)
+    flat = itertools.chain.from_iterable(itertools.combinations(range(count), size))
+    return np.fromiter(flat, dtype=np.int64, count=rows * size).reshape(rows, size)

@@ -11,11 +11,11 @@ found by bisection: every such price gives an upper bound on the worth, so the b
 
 import numpy as np
 
+from policies.exact.knapsack import TINY, knapsack
 from policies.exact.options import Options
 from simulator.problem import FloatArray
 
 BISECTIONS = 40
-TINY = 1e-300
 
 
 def best_use(options: Options, reward: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -33,12 +33,12 @@ def best_use(options: Options, reward: FloatArray) -> tuple[FloatArray, FloatArr
     shares
         Shape (types, O): a use that keeps both rows.
     """
-    worth, shares = _knapsack(reward, options.load, options.largest_share)
+    worth, shares = knapsack(reward, options.load, options.largest_share)
     over = np.flatnonzero((options.kv * shares).sum(axis=0) > 1 + 1e-9)
     if not len(over):
         return worth, shares
     kv, load, largest = options.kv[:, over], options.load[:, over], options.largest_share[:, over]
-    by_kv, kv_shares = _knapsack(reward[:, over], kv, largest)
+    by_kv, kv_shares = knapsack(reward[:, over], kv, largest)
     both = (load * kv_shares).sum(axis=0) > 1 + 1e-9
     worth[over], shares[:, over] = by_kv, kv_shares
     if both.any():
@@ -46,19 +46,6 @@ def best_use(options: Options, reward: FloatArray) -> tuple[FloatArray, FloatArr
             reward[:, over[both]], load[:, both], kv[:, both], largest[:, both]
         )
     return worth, shares
-
-
-def _knapsack(reward: FloatArray, use: FloatArray, largest: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """One row: `use` (types, O) may sum to one."""
-    gain = np.maximum(reward, 0.0)
-    order = np.argsort(-gain / np.maximum(use, TINY), axis=0)
-    used = np.take_along_axis(use * largest, order, axis=0)
-    before = np.cumsum(used, axis=0) - used
-    fraction = np.clip(np.divide(1.0 - before, used, out=np.ones_like(used), where=used > TINY), 0.0, 1.0)
-    taken = np.empty_like(fraction)
-    np.put_along_axis(taken, order, fraction, axis=0)
-    shares = np.where(gain > 0, taken * largest, 0.0)
-    return (gain * shares).sum(axis=0), shares
 
 
 def _both_rows(
@@ -69,11 +56,11 @@ def _both_rows(
     high = np.divide(np.maximum(reward, 0), kv, out=np.zeros_like(kv), where=kv > TINY).max(axis=0)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        _, shares = _knapsack(reward - middle * kv, load, largest)
+        _, shares = knapsack(reward - middle * kv, load, largest)
         full = (kv * shares).sum(axis=0) > 1
         low, high = np.where(full, middle, low), np.where(full, high, middle)
-    worth_low, more = _knapsack(reward - low * kv, load, largest)
-    worth_high, less = _knapsack(reward - high * kv, load, largest)
+    worth_low, more = knapsack(reward - low * kv, load, largest)
+    worth_high, less = knapsack(reward - high * kv, load, largest)
     kv_more, kv_less = (kv * more).sum(axis=0), (kv * less).sum(axis=0)
     room = np.divide(1 - kv_less, kv_more - kv_less, out=np.zeros_like(low), where=kv_more > kv_less)
     return np.minimum(worth_low + low, worth_high + high), less + (more - less) * np.clip(room, 0.0, 1.0)

@@ -20,7 +20,7 @@ from policies.routing import route
 from simulator.errors import InfeasibleError, InputError, RunError
 from simulator.plan import Plan, PlanStatus, build_plan, plan_arrays
 from simulator.policy import SearchProgress, StoppingRule
-from simulator.problem import PlanningProblem
+from simulator.problem import IntArray, PlanningProblem
 
 COVER_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 ROUNDING = 1e-12  # of the dearest plan: two costs that differ by less are equal
@@ -34,8 +34,8 @@ class Search:
         self.problem, self.stop, self.seed, self.name = problem, stop, seed, name
         self.clock = Clock(time.perf_counter(), stop.time_limit_s, stop.max_nodes, stop.effort)
         self.options = deployment_options(problem, moving)
-        self.incumbents = Incumbents(problem, self.options, moving, self.clock)
         self.worst_usd = worst_cost_usd(problem, self.options)
+        self.incumbents = Incumbents(problem, self.options, moving, self.clock, self.worst_usd)
         self.groups: Groups | None = None
         self._told = (np.inf, -np.inf)
 
@@ -47,24 +47,44 @@ class Search:
         cost_usd = self.incumbents.cost_usd
         return cost_usd - max(self.stop.relative_gap * abs(cost_usd), ROUNDING * self.worst_usd)
 
+    def guess(self, routings: int, share: float = 1.0) -> None:
+        """A local search by prices that are guessed, which takes no more than a share of the time."""
+        self.incumbents.prices(self._pricer().guess(), np.arange(len(self.options)))
+        self.incumbents.improve(routings, self.clock.first(share))
+
+    def _pricer(self) -> Pricer:
+        covers = covers_of(self.problem, self.options, COVER_WEIGHTS)
+        scale_usd = max(min(self.incumbents.cost_usd, self.worst_usd), 1e-9)
+        return Pricer(self.problem, self.options, covers, None, scale_usd=scale_usd)
+
     def price(self, share: float = 1.0) -> None:
         """The root: its bound, the prices that prove it, and the fleets near its relaxed solution.
 
         It takes no more than a share of the time; prices that are not yet the best are still prices.
         """
-        covers = covers_of(self.problem, self.options, COVER_WEIGHTS)
-        scale_usd = max(min(self.incumbents.cost_usd, self.worst_usd), 1e-9)
-        self.pricer = Pricer(self.problem, self.options, covers, None, scale_usd=scale_usd)
+        self.pricer = self._pricer()
         everything = np.arange(len(self.options))
-        start = self.pricer.first_columns()
+        start = np.concatenate([self.pricer.first_columns(), self._columns_of_best()])
         clock = self.clock.first(share)
         self.root = self.pricer.evaluate((), everything, self.cutoff_usd, clock, start=start)
         self.tell(self.root.bound_usd)
         self.incumbents.prices(self.root.relaxed, self.root.alive)
         self.incumbents.round(self.root.open)
 
+    def _columns_of_best(self) -> IntArray:
+        """The deployments of the best plan so far as they are used there: with them the master has a solution at once.
+
+        Without one its prices are penalties for the first half of the rounds.
+        """
+        routing = self.incumbents.routing_of_best()
+        if routing is None:
+            return np.zeros(0, dtype=np.int64)
+        fleet, share = routing
+        return self.pricer.pool.add(fleet, share)
+
     def look_around(self, routings: int) -> None:
         """Fleets of the best-priced options, and a local search around the best; both by the prices of the root."""
+        self.incumbents.improve(most=routings)
         self.incumbents.enumerate()
         self.incumbents.improve(most=routings)
         self.tell(self.root.bound_usd)

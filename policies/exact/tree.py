@@ -30,6 +30,7 @@ SMOOTHING = 0.2  # weight of the best duals so far in those that columns are pri
 ROOT_SMOOTHING = 0.7  # where there is no good start to stay close to
 PENALTY_GROWTH = 100.0
 LARGEST_PENALTY = 1e9  # times the cost of a plan
+GUESS_FACTOR = 4.0
 MOST_ROUNDS = 2000  # of column generation at one node: a guard against cycling
 PROBES = 12  # branchings that are tried on the restricted master
 PROBE_ITERATIONS = 100
@@ -78,6 +79,9 @@ class Pricer:
     ) -> None:
         self.problem, self.options, self.groups = problem, options, groups
         self.all_covers = covers
+        self._good = np.array([cover.good for cover in covers]).reshape(len(covers), len(options))
+        self._unmet_factor = np.array([cover.unmet_factor for cover in covers])
+        self._cover_type = np.array([cover.query_type for cover in covers], dtype=np.int64)
         self.scale_usd = scale_usd  # what a plan costs, roughly
         self.pool = Columns(problem, options, scale_usd)
         self.penalty_usd = 10.0 * scale_usd
@@ -207,11 +211,12 @@ class Pricer:
         per_pair = np.bincount(self.options.pair, weights=opened)
         broken = [int(pair) for pair in np.flatnonzero(per_pair > 1 + WHOLE) if pair not in program.pairs]
         program.add_pairs(broken)
-        unmet = np.array(program.unmet())
+        some = np.flatnonzero(opened)
+        values = self._good[:, some] @ opened[some] + self._unmet_factor * program.unmet()[self._cover_type]
         worst: dict[int, tuple[float, Cover]] = {}
-        for cover in self.all_covers:
-            value = float(opened @ cover.good + cover.unmet_factor * unmet[cover.query_type])
-            if value < 1 - 1e-3 and value < worst.get(cover.query_type, (1.0, cover))[0]:
+        for n in np.flatnonzero(values < 1 - 1e-3):
+            cover, value = self.all_covers[n], float(values[n])
+            if value < worst.get(cover.query_type, (1.0, cover))[0]:
                 worst[cover.query_type] = (value, cover)
         for _, cover in worst.values():
             program.add_cover(cover)
@@ -254,10 +259,8 @@ class Pricer:
 
     def first_columns(self) -> IntArray:
         """Uses to begin with: those that pay when each type is worth what it costs on its cheapest full deployment."""
-        o = self.options
+        o, demand = self.options, self.amortised_usd()
         fixed_usd = o.fixed_usd + o.move_usd
-        amortised = np.where(o.largest_share >= 1, fixed_usd * o.load + o.serve_usd, np.inf).min(axis=1)
-        demand = np.minimum(np.where(np.isfinite(amortised), amortised, self.problem.unmet_usd), self.problem.unmet_usd)
         columns = []
         for factor in (1.2, 2.0):
             worth, shares = best_use(o, factor * demand[:, None] - o.serve_usd)
@@ -265,6 +268,23 @@ class Pricer:
             picked = o.first_of_pairs(np.argsort(reduced, kind="stable"))[:BATCH]
             columns.append(self.pool.add(picked, shares[:, picked]))
         return np.concatenate(columns)
+
+    def amortised_usd(self) -> FloatArray:
+        """Shape (types,): what each type costs where it pays only for the part of a deployment that it uses."""
+        o, unmet_usd = self.options, self.problem.unmet_usd
+        part = np.maximum(o.load, o.kv)
+        cost_usd = np.where(o.largest_share >= 1, (o.fixed_usd + o.move_usd) * part + o.serve_usd, np.inf).min(axis=1)
+        return np.minimum(np.where(np.isfinite(cost_usd), cost_usd, unmet_usd), unmet_usd)
+
+    def guess(self) -> Relaxed:
+        """Prices before any program is solved: each type worth a few times its amortised cost.
+
+        Amortised, because to charge the whole rent of a deployment to the type that opens it is what leads greedy orders
+        astray; a few times, because most deployments do not fill up.
+        """
+        demand = GUESS_FACTOR * self.amortised_usd()
+        duals = replace(Duals.none(len(demand)), demand=demand)
+        return relax(self.problem, self.options, duals, [], self.rows(()))
 
     def _reduced_usd(
         self, options: Options, shares: FloatArray, duals: Duals, covers: Sequence[Cover], rows: RestrictionRows

@@ -20,7 +20,7 @@ from pyomo.contrib.solver.common.results import SolutionStatus, TerminationCondi
 from policies.adaptive import Agh
 from policies.conflict import Limit, LimitKind, is_feasible, smallest_conflict
 from policies.dominance import undominated
-from policies.highs import silence_banner
+from policies.highs import make_ready
 from policies.milp.model import MilpModel, build_model, set_values, solution_arrays, usable_configurations
 from policies.routing import route
 from simulator.errors import InfeasibleError, RunError
@@ -215,7 +215,7 @@ def _solve(
     """
     logging.getLogger("pyomo.contrib.solver").setLevel(logging.ERROR)
     solver = SolverFactory("highs")
-    silence_banner()
+    make_ready()
     solver.set_instance(built.model)  # takes seconds on large models, and HiGHS's own clock does not see it
     highs, column_of = solver._solver_model, solver._pyomo_var_to_solver_var_map
     variables = list(built.model.component_data_objects(pyo.Var))

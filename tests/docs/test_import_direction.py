@@ -14,7 +14,13 @@ ALLOWED = {
 }
 KEPT_TO = {
     "simpy": {"simulator/engine/base.py", "simulator/engine/reference.py", "simulator/engine/compiled.py"},
-    "numba": {"simulator/kernel.py", "simulator/extension.py", "simulator/engine/compiled.py"},
+    "numba": {
+        "policies/exact/knapsack.py",
+        "policies/fleet_bound.py",
+        "simulator/engine/compiled.py",
+        "simulator/extension.py",
+        "simulator/kernel.py",
+    },
     "llvmlite": {"simulator/kernel.py"},
     "pyomo": {"policies/milp/model.py", "policies/milp/policy.py"},
     "highspy": {

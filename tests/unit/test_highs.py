@@ -3,6 +3,13 @@
 import subprocess
 import sys
 
+import highspy
+import numpy as np
+
+from policies.registry import make_policy
+from simulator.policy import StoppingRule
+from tests.random_problem import random_problem
+
 SCRIPT = """
 import os
 {before}
@@ -51,3 +58,18 @@ for policy in ("milp", "exact", "agh+", "agh", "gh", "lpr", "dvr", "hf"):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_another_pool_of_threads_in_the_process_does_no_harm():
+    """HiGHS refuses to run with one thread after somebody ran it with two."""
+    other = highspy.Highs()
+    other.setOptionValue("output_flag", False)
+    other.setOptionValue("threads", 2)
+    other.addVars(1, np.zeros(1), np.ones(1))
+    highspy.Highs.resetGlobalScheduler(True)
+    other.run()
+    for policy in ("agh", "lpr", "milp", "exact", "agh+"):
+        problem = random_problem(3, 3, 3)
+        assert make_policy(policy).plan(problem, incumbent=None, stop=StoppingRule(), seed=0).cost_usd > 0
+        other.resetGlobalScheduler(True)
+        other.run()
