@@ -1,4 +1,4 @@
-"""The command line: `tokenfleet replay | plan | check | stress | trace-request | list`.
+"""The command line: `tokenfleet replay | plan | check | check-policy | stress | trace-request | list`.
 
 Standard output holds results only (with `--json` one object and nothing else); progress and messages go to standard
 error. Exit codes: 0 done, 1 the run failed (or the checker refused the plan), 2 bad input, 130 interrupted.
@@ -7,7 +7,7 @@ error. Exit codes: 0 done, 1 the run failed (or the checker refused the plan), 2
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from experiments import listing
+from experiments.check_policy import findings_dict, findings_line, findings_table
 from experiments.figures import draw_stress
 from experiments.functions import PARAMETERS, UserFunctions, load_functions
 from experiments.options import parse_duration_s, parse_factors, synthetic_trace, trace_files
@@ -30,6 +31,7 @@ from experiments.tables import check_lines, plan_lines, plan_table, replay_table
 from experiments.timeline import life_dict, life_lines, read_life
 from policies.certificate import read_certificate, verify, write_certificate
 from policies.checker import CheckReport, check
+from policies.conformance import Status, run_checks
 from policies.judged import judged_plan, judged_proof
 from policies.proof import Effort, Prover
 from policies.registry import make_policy
@@ -427,6 +429,36 @@ def check_plan(
         for line in verdict_lines(verdict, report) if verdict is not None else []:
             say(line)
     if not accepted:
+        raise typer.Exit(1)
+
+
+@app.command("check-policy")
+def check_policy(
+    policy: Annotated[
+        str, typer.Argument(help="Policy by name (`tokenfleet list policies`) or path/to/file.py:Class.")
+    ],
+    problems: Annotated[int, typer.Option(min=1, help="How many random problems it has to plan.")] = 25,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a policy, shipped or your own, by what every policy owes to its callers; exit code 1 if a check fails.
+
+    Its plans are feasible, its cost and bounds true; it repeats itself, changes nothing, keeps its time limit, and
+    takes any incumbent.
+
+    Example: `tokenfleet check-policy gh`
+    """
+    with progress_bars() as bars:
+        step = bars.start(policy)
+        with redirect_stdout(sys.stderr):  # what a policy prints is no result
+            findings = run_checks(policy, problems=problems, seed=seed, progress=step)
+        step(1.0)
+    if as_json:
+        print_json(findings_dict(policy, findings, problems=problems, seed=seed))
+    else:
+        out.print(findings_table(findings))
+        say(findings_line(policy, findings, seed))
+    if any(finding.status is Status.FAILED for finding in findings):
         raise typer.Exit(1)
 
 

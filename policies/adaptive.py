@@ -19,8 +19,9 @@ from functools import partial
 import numpy as np
 
 from policies.dominance import useful_replicas
-from policies.greedy import Greedy, name_with_switches
+from policies.greedy import Greedy, falling_rate, name_with_switches
 from policies.infeasible import explain, over_cap
+from policies.moving import Moving, fleet_in_force
 from policies.placement import SHARE_TOLERANCE, Placement
 from policies.routing import route_deployments
 from simulator.errors import InfeasibleError
@@ -47,13 +48,12 @@ def orders(problem: PlanningProblem, starts: int, seed: int) -> Iterator[IntArra
 
 
 @dataclass(frozen=True, slots=True)
-class _Point:
+class Point:
     """A placement with its best routing."""
 
     placement: Placement
     excess: float  # unmet demand beyond the caps; only a plan without any is a plan
-    cost_usd: float
-    score_usd: float  # cost and the price of the excess
+    score_usd: float  # cost, moving from the fleet in force, and the price of the excess
 
     @property
     def rank(self) -> tuple[bool, float]:
@@ -73,9 +73,9 @@ class _Search:
     consolidate: bool
     useful_replicas: IntArray
     timed_out: bool = False
-    _known: dict[bytes, _Point | float] = field(default_factory=dict)  # of a placement; or a score it cannot beat
+    _known: dict[bytes, Point | float] = field(default_factory=dict)  # of a placement; or a score it cannot beat
 
-    def climb(self, start: Placement, order: IntArray) -> _Point | None:
+    def climb(self, start: Placement, order: IntArray) -> Point | None:
         """Improve a placement until a whole pass over the steps gains nothing, or iterations or time are used up."""
         point, tried, improved = self._route(start, np.inf), 0, True
         while point is not None and improved:
@@ -95,29 +95,31 @@ class _Search:
         self.timed_out = self.timed_out or time.perf_counter() >= self.deadline_s
         return self.timed_out
 
-    def _route(self, placement: Placement, below_usd: float) -> _Point | None:
+    def _route(self, placement: Placement, below_usd: float) -> Point | None:
         """`placement` with its best routing, None unless that scores less than `below_usd`."""
-        if placement.cost_floor_usd() >= below_usd:
+        if placement.cost_floor_usd() + placement.moving_usd() >= below_usd:
             return None
         key = placement.configuration.tobytes() + placement.replicas.tobytes()
         known = self._known.get(key, -np.inf)
         if isinstance(known, float) and known < below_usd:
             known = self._known[key] = self._solve(placement, below_usd) or below_usd
-        return known if isinstance(known, _Point) and known.score_usd < below_usd else None
+        return known if isinstance(known, Point) and known.score_usd < below_usd else None
 
-    def _solve(self, placement: Placement, below_usd: float) -> _Point | None:
+    def _solve(self, placement: Placement, below_usd: float) -> Point | None:
+        moving_usd = placement.moving_usd()
         # A unit of excess costs more than any plan could, so the search leans towards plans that keep the caps.
         # (Not of more replicas than are of use: a price out of all proportion is more than the solver can take.)
         dearest_usd = (self.problem.rent_usd * self.useful_replicas).max(initial=0.0)
         excess_usd = 10.0 * float(1.0 + dearest_usd + self.problem.unmet_usd.sum())
         replicas = placement.replicas[placement.active]
         routing = route_deployments(
-            self.problem, placement.deployed, replicas, excess_usd=excess_usd, below_usd=below_usd
+            self.problem, placement.deployed, replicas, excess_usd=excess_usd, below_usd=below_usd - moving_usd
         )
         if routing is None:
             return None
-        routed = Placement.of(self.problem, placement.deployed, replicas, routing.share)
-        return _Point(routed, routing.excess, routing.cost_usd, routing.cost_usd + excess_usd * routing.excess)
+        routed = placement.with_fleet(placement.deployed, replicas, routing.share)
+        score_usd = routing.cost_usd + moving_usd + excess_usd * routing.excess
+        return Point(routed, routing.excess, score_usd)
 
     # -- steps: from a placement to a few neighbours ------------------------------------------------------------------
 
@@ -187,7 +189,9 @@ class Agh:
         )
 
     def plan(self, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int) -> Plan:
-        """Plan from `stop.starts` starts with up to `stop.iterations` moves each; `incumbent` plays no part.
+        """Plan from `stop.starts` starts with up to `stop.iterations` moves each.
+
+        Where leaving the fleet in force has a price, the fleet of `incumbent` is the first start.
 
         Raises
         ------
@@ -195,7 +199,7 @@ class Agh:
             If no placement that was tried keeps the unmet caps; the message names the types and the limit.
         """
         started = time.perf_counter()
-        best, timed_out = self._search(problem, stop, seed)
+        best, timed_out = self.search(problem, incumbent, stop, seed)
         if best is None or best.excess > 0:
             raise InfeasibleError(self._complaints(problem, best, timed_out, stop, seed))
         return build_plan(
@@ -206,20 +210,30 @@ class Agh:
             seconds=time.perf_counter() - started,
         )
 
-    def _search(self, problem: PlanningProblem, stop: StoppingRule, seed: int) -> tuple[_Point | None, bool]:
+    def search(
+        self, problem: PlanningProblem, incumbent: Plan | None, stop: StoppingRule, seed: int
+    ) -> tuple[Point | None, bool]:
         """The best point of all starts, and whether the time limit cut the search short."""
+        moving = Moving.of(problem, incumbent)
         search = _Search(
             problem=problem,
-            greedy=Greedy(problem, m1=self.m1, m2=self.m2, m3=self.m3),
+            greedy=Greedy(problem, moving, m1=self.m1, m2=self.m2, m3=self.m3),
             iterations=stop.iterations,
             deadline_s=np.inf if stop.time_limit_s is None else time.perf_counter() + stop.time_limit_s,
             local=self.local,
             consolidate=self.consolidate,
             useful_replicas=useful_replicas(problem),
         )
-        best: _Point | None = None
-        for order in orders(problem, stop.starts, seed):
-            point = search.climb(search.greedy.build(order), order)
+
+        def starts() -> Iterator[tuple[Placement, IntArray]]:
+            if not moving.free:
+                yield search.greedy.placed(fleet_in_force(problem, incumbent)), falling_rate(problem)
+            for order in orders(problem, stop.starts, seed):
+                yield search.greedy.build(order), order
+
+        best: Point | None = None
+        for start, order in starts():
+            point = search.climb(start, order)
             if point is not None and (best is None or point.rank < best.rank):
                 best = point
             if search.timed_out:
@@ -227,7 +241,7 @@ class Agh:
         return best, search.timed_out
 
     def _complaints(
-        self, problem: PlanningProblem, best: _Point | None, timed_out: bool, stop: StoppingRule, seed: int
+        self, problem: PlanningProblem, best: Point | None, timed_out: bool, stop: StoppingRule, seed: int
     ) -> list[str]:
         if timed_out:
             return [
@@ -236,7 +250,7 @@ class Agh:
         one_start = replace(stop, starts=1, time_limit_s=None)
 
         def plan(variant: PlanningProblem) -> PlanArrays | None:
-            point, _ = self._search(variant, one_start, seed)
+            point, _ = self.search(variant, None, one_start, seed)
             return None if point is None else point.placement.arrays()
 
         unmet = np.ones(len(problem.query_types)) if best is None else best.placement.unmet

@@ -17,7 +17,8 @@ import numpy as np
 from scipy import sparse
 
 from policies.adaptive import Agh
-from policies.dominance import dominated, largest_share, useful_replicas
+from policies.coverage import largest_share
+from policies.dominance import dominated, useful_replicas
 from policies.greedy import keeps_limits
 from policies.highs import new_solver
 from policies.infeasible import explain, over_cap
@@ -487,15 +488,15 @@ class Hf:
             part = _part(problem, columns)
             rule = replace(stop, starts=min(stop.starts, STARTS), time_limit_s=left_s)
             # Not AGH's `plan`: for each tier that fails, that would search once more for the reason.
-            point, late = Agh()._search(part, rule, seed)
+            point, late = Agh().search(part, None, rule, seed)
             timed_out = timed_out or late
             unmet = np.ones(len(problem.query_types)) if point is None else point.placement.unmet
             if point is None or point.excess > 0:
                 short = [problem.query_types[i].name for i in over_cap(problem, unmet)]
                 more = f" and {len(short) - SHOWN} more" if len(short) > SHOWN else ""
                 failed.append(f"{tier.name} leaves too much unmet of {', '.join(short[:SHOWN])}{more}")
-            elif point.cost_usd < best_usd:
-                best, best_usd = _in_full(problem, columns, point.placement.arrays()), point.cost_usd
+            elif point.score_usd < best_usd:
+                best, best_usd = _in_full(problem, columns, point.placement.arrays()), point.score_usd
         if best is None:
             raise InfeasibleError(self._complaints(problem, failed, timed_out, stop))
         return build_plan(

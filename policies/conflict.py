@@ -16,7 +16,7 @@ from enum import StrEnum
 import highspy
 import numpy as np
 
-from policies.dominance import share_within
+from policies.coverage import share_within
 from policies.greedy import Greedy, falling_rate
 from policies.highs import new_solver
 from policies.infeasible import over_cap

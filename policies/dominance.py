@@ -19,30 +19,11 @@ a circle, and of exact ties (the exact symmetry of the problem) the first in ind
 
 import numpy as np
 
+from policies.coverage import largest_share
 from simulator.problem import BoolArray, FloatArray, IntArray, PlanningProblem
 
 WHOLE = 1e-9  # what floating point may add to a quotient that is a whole number
 EQUAL = 1e-12  # relative: two products of the same numbers in another order
-
-
-def largest_share(problem: PlanningProblem) -> FloatArray:
-    """Largest share of a type that keeps its delay and error limits by itself [min(1, Delta_i/D_ia, eps_i/e_ia)].
-
-    Returns
-    -------
-    FloatArray
-        Shape (types, configurations); zero where the route is not allowed.
-    """
-    share = np.minimum(
-        share_within(problem.delay_slo_s, problem.delay_s), share_within(problem.error_slo, problem.error)
-    )
-    return np.where(problem.allowed, share, 0.0)
-
-
-def share_within(limit: FloatArray, value: FloatArray) -> FloatArray:
-    """Shape (types, configurations): largest share, at most 1, that keeps the limit (types,) by itself."""
-    per_pair = np.broadcast_to(limit[:, None], value.shape)
-    return np.minimum(1.0, np.divide(per_pair, value, out=np.ones(value.shape), where=value > per_pair))
 
 
 def useful_replicas(problem: PlanningProblem) -> IntArray:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.infeasible import explain, over_cap
+from policies.moving import Moving, fleet_in_force
 from policies.placement import NONE, SHARE_TOLERANCE, Moves, Placement, within
 from simulator.errors import InfeasibleError
-from simulator.plan import Plan, PlanStatus, build_plan
+from simulator.plan import Plan, PlanArrays, PlanStatus, build_plan, plan_cost_usd
 from simulator.policy import StoppingRule
 from simulator.problem import BoolArray, FloatArray, IntArray, PlanningProblem
 
@@ -49,7 +50,8 @@ class Candidates:
             usable &= keeps_limits(problem, np.ones_like(problem.unmet_cap))
             stuck = (problem.unmet_cap < 1) & ~usable.any(axis=1)
             usable[stuck] = (problem.allowed & keeps_limits(problem, 1 - problem.unmet_cap))[stuck]
-        replicas_used = np.maximum(problem.load / problem.cap, problem.kv)
+        usable &= (problem.cap > 0) | (problem.load <= 0)
+        replicas_used = np.maximum(problem.load / np.where(problem.cap > 0, problem.cap, 1.0), problem.kv)
         cheapest = []
         for i, row in enumerate(usable):
             a = np.flatnonzero(row)
@@ -69,8 +71,9 @@ def keeps_limits(problem: PlanningProblem, share: FloatArray) -> BoolArray:
 class Greedy:
     """Builds placements for one problem by the rules of GH, for any order of the types."""
 
-    def __init__(self, problem: PlanningProblem, *, m1: bool, m2: bool, m3: bool) -> None:
+    def __init__(self, problem: PlanningProblem, moving: Moving | None = None, *, m1: bool, m2: bool, m3: bool) -> None:
         self.problem = problem
+        self.nothing = Placement.empty(problem, moving)
         self.candidates = Candidates.of(problem, m1=m1)
         self.per_coverage = m2
         self.upgrade = m3
@@ -78,15 +81,25 @@ class Greedy:
         targets = [np.inf if c.tpot_target_s is None else c.tpot_target_s for c in problem.configurations]
         self._tpot_target_s = np.array(targets)
 
-    def build(self, order: Iterable[int]) -> Placement:
-        """Cover, then serve the types in this order [paper: GH, phases 1 and 2]."""
-        placement, order = Placement.empty(self.problem), list(order)
+    def build(self, order: Iterable[int], fleet: IntArray | None = None) -> Placement:
+        """Cover, then serve the types in this order [paper: GH, phases 1 and 2].
+
+        It begins with nothing, or with a fleet (configurations,) that is there.
+        """
+        placement, order = self.placed(fleet), list(order)
         for i in order:
             self.cover(placement, i)
         for i in order:
             self.serve(placement, i)
         placement.release_idle()
         return placement
+
+    def placed(self, fleet: IntArray | None) -> Placement:
+        """The placement of a fleet (configurations,) that serves nothing yet."""
+        deployed = np.flatnonzero(() if fleet is None else fleet)
+        replicas = deployed if fleet is None else fleet[deployed]
+        share = np.zeros((len(self.problem.query_types), len(deployed)))
+        return self.nothing.with_fleet(deployed, replicas, share)
 
     def cover(self, placement: Placement, i: int) -> None:
         """Make sure that some deployment can serve type `i`, without giving it a share yet [phase 1]."""
@@ -172,7 +185,10 @@ class Gh:
         return name_with_switches("gh", m1=self.m1, m2=self.m2, m3=self.m3)
 
     def plan(self, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int) -> Plan:
-        """Build one placement; `incumbent`, `stop` and `seed` play no part.
+        """Build one placement; `stop` and `seed` play no part.
+
+        Where leaving the fleet in force has a price, a second one is built from the fleet of `incumbent`, and the
+        better of the two is the plan.
 
         Raises
         ------
@@ -181,12 +197,19 @@ class Gh:
         """
         started = time.perf_counter()
 
-        def build(variant: PlanningProblem) -> Placement:
-            return Greedy(variant, m1=self.m1, m2=self.m2, m3=self.m3).build(falling_rate(variant))
+        def greedy(variant: PlanningProblem, moving: Moving | None = None) -> Greedy:
+            return Greedy(variant, moving, m1=self.m1, m2=self.m2, m3=self.m3)
 
-        placement = build(problem)
+        def plan_of(variant: PlanningProblem) -> PlanArrays:
+            return greedy(variant).build(falling_rate(variant)).arrays()
+
+        order, moving = falling_rate(problem), Moving.of(problem, incumbent)
+        placement = greedy(problem, moving).build(order)
+        if not moving.free:
+            stayed = greedy(problem, moving).build(order, fleet_in_force(problem, incumbent))
+            placement = min(placement, stayed, key=_with_moving)
         if len(short := over_cap(problem, placement.unmet)):
-            raise InfeasibleError(explain(problem, short, self.name, lambda variant: build(variant).arrays()))
+            raise InfeasibleError(explain(problem, short, self.name, plan_of))
         return build_plan(
             problem,
             placement.arrays(),
@@ -194,6 +217,13 @@ class Gh:
             status=PlanStatus.FEASIBLE,
             seconds=time.perf_counter() - started,
         )
+
+
+def _with_moving(placement: Placement) -> tuple[bool, float]:
+    """Order of placements: plans before what is none, then cost and moving together."""
+    arrays = placement.arrays()
+    cost_usd = sum(plan_cost_usd(placement.problem, arrays).values())
+    return bool(len(over_cap(placement.problem, arrays.unmet))), float(cost_usd) + placement.moving_usd()
 
 
 def name_with_switches(name: str, **switches: bool) -> str:

@@ -41,6 +41,7 @@ class Moving:
     start_usd: FloatArray
     stop_usd: FloatArray
     leaving_usd: float
+    free: bool  # nothing that a plan could do costs anything
 
     @classmethod
     def of(cls, problem: PlanningProblem, incumbent: Plan | None) -> Self:
@@ -48,7 +49,7 @@ class Moving:
         in_force, terms = np.zeros(len(problem.configurations), dtype=np.int64), problem.moving
         if incumbent is None or terms is None:
             nothing = np.zeros(len(in_force))
-            return cls(in_force, nothing, nothing, 0.0)
+            return cls(in_force, nothing, nothing, 0.0, free=True)
         rent_usd_per_s = terms.weight * problem.rent_usd / (problem.period_h * SECONDS_PER_H)
         startup_s = terms.provisioning_s + problem.model_storage_gb / terms.load_gb_per_s
         start_usd, stop_usd = rent_usd_per_s * startup_s, rent_usd_per_s * (startup_s + terms.drain_s)
@@ -59,12 +60,12 @@ class Moving:
             if replicas and not (in_force[problem.pair_index == problem.pair_index[a]] > 0).any():
                 leaving_usd += float(stop_usd[a]) * replicas
             in_force[a] = replicas
-        return cls(in_force, start_usd, stop_usd, leaving_usd)
+        return cls(in_force, start_usd, stop_usd, leaving_usd, free=not (start_usd.any() or leaving_usd))
 
-    @property
-    def free(self) -> bool:
-        """Whether nothing that a plan could do costs anything."""
-        return not (self.start_usd.any() or self.leaving_usd)
+    @classmethod
+    def none(cls, problem: PlanningProblem) -> Self:
+        """Nothing is in force."""
+        return cls.of(problem, None)
 
     def cost_usd(self, replicas: IntArray) -> float:
         """Of moving to a fleet, shape (configurations,), with at most one configuration of each (model, tier)."""
@@ -78,6 +79,19 @@ class Moving:
         kept = np.minimum(replicas, before)
         option_usd: FloatArray = self.start_usd[configuration] * more - self.stop_usd[configuration] * kept
         return option_usd
+
+
+def fleet_in_force(problem: PlanningProblem, incumbent: Plan | None) -> IntArray:
+    """Shape (configurations,): replicas of the plan in force, as far as the problem knows and allows them."""
+    replicas = np.zeros(len(problem.configurations), dtype=np.int64)
+    there = {} if incumbent is None else {d.configuration: d.replicas for d in incumbent.deployments}
+    taken = set()
+    for a, configuration in enumerate(problem.configurations):
+        pair = int(problem.pair_index[a])
+        if configuration in there and pair not in taken:
+            replicas[a] = min(there[configuration], problem.max_replicas)
+            taken.add(pair)
+    return replicas
 
 
 def _hardware(configuration: Configuration) -> tuple[str, str, int, int]:

@@ -10,11 +10,12 @@ from typing import Self
 
 import numpy as np
 
+from policies.coverage import ROUNDING, Coverage
+from policies.moving import Moving
 from simulator.plan import PlanArrays
 from simulator.problem import BoolArray, FloatArray, IntArray, PlanningProblem
 
 SHARE_TOLERANCE = 1e-9  # a type whose unmet share is below this is served
-ROUNDING = 1e-9  # relative; a limit that is met exactly must not count as broken
 NONE = -1
 
 
@@ -32,23 +33,11 @@ class Moves:
 
         With `per_coverage`, cheapest per unit of share served [paper: M2], else cheapest in total.
         """
-        serves = np.flatnonzero(self.coverage > SHARE_TOLERANCE)
+        serves = (self.coverage > SHARE_TOLERANCE).nonzero()[0]
         if len(serves) == 0:
             return None
         rank = self.cost_usd[serves] / self.coverage[serves] if per_coverage else self.cost_usd[serves]
         return int(serves[np.argmin(rank)])
-
-
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    """What each move finds before its type comes: arrays of shape (moves,)."""
-
-    possible: BoolArray  # the types that the pair serves already may stay, at the configuration of the move
-    load: FloatArray  # replicas that those types use, compute
-    kv: FloatArray  # replicas that those types use, KV cache
-    delay_left_s: FloatArray  # of the mean delay of the coming type
-    error_left: FloatArray
-    penalty_usd: FloatArray  # what their delay penalty grows by
 
 
 @dataclass(slots=True)
@@ -57,6 +46,10 @@ class Placement:
 
     Attributes
     ----------
+    moving
+        What leaving the fleet in force costs.
+    coverage
+        The problem in tables.
     configuration
         Shape (pairs,): configuration of each pair, `NONE` where nothing is deployed.
     replicas
@@ -66,32 +59,38 @@ class Placement:
     """
 
     problem: PlanningProblem
+    moving: Moving
+    coverage: Coverage
     configuration: IntArray
     replicas: IntArray
     share: FloatArray
 
     @classmethod
-    def empty(cls, problem: PlanningProblem) -> Self:
+    def empty(cls, problem: PlanningProblem, moving: Moving | None = None) -> Self:
         pairs = len(problem.configurations_of_pair)
         return cls(
             problem,
+            Moving.none(problem) if moving is None else moving,
+            Coverage.of(problem),
             np.full(pairs, NONE, dtype=np.int64),
             np.zeros(pairs, dtype=np.int64),
             np.zeros((len(problem.query_types), pairs)),
         )
 
-    @classmethod
-    def of(cls, problem: PlanningProblem, deployed: IntArray, replicas: IntArray, share: FloatArray) -> Self:
-        """The state with D deployments; `deployed` and `replicas` (D,), `share` (types, D)."""
-        placement = cls.empty(problem)
-        pair = problem.pair_index[deployed]
+    def with_fleet(self, deployed: IntArray, replicas: IntArray, share: FloatArray) -> "Placement":
+        """Another state of the same problem, with D deployments; `deployed`, `replicas` (D,), `share` (types, D)."""
+        placement = self.copy()
+        placement.configuration[:], placement.replicas[:], placement.share[:] = NONE, 0, 0.0
+        pair = self.problem.pair_index[deployed]
         placement.configuration[pair] = deployed
         placement.replicas[pair] = replicas
         placement.share[:, pair] = share
         return placement
 
     def copy(self) -> "Placement":
-        return Placement(self.problem, self.configuration.copy(), self.replicas.copy(), self.share.copy())
+        return Placement(
+            self.problem, self.moving, self.coverage, self.configuration.copy(), self.replicas.copy(), self.share.copy()
+        )
 
     def arrays(self) -> PlanArrays:
         replicas = np.zeros(len(self.problem.configurations), dtype=np.int64)
@@ -105,7 +104,7 @@ class Placement:
     @property
     def active(self) -> IntArray:
         """Pairs with a deployment."""
-        return np.flatnonzero(self.replicas)
+        return self.replicas.nonzero()[0]
 
     @property
     def deployed(self) -> IntArray:
@@ -117,22 +116,6 @@ class Placement:
         """Shape (types,)."""
         unmet: FloatArray = np.clip(1.0 - self.share[:, self.active].sum(axis=1), 0.0, 1.0)
         return unmet
-
-    def money_and_storage_left(self) -> tuple[float, float]:
-        """USD of the budget and GB of the storage capacity."""
-        problem, a = self.problem, self.deployed
-        served = self.share[:, self.active].sum(axis=1)
-        rent_usd = problem.rent_usd[a] @ self.replicas[self.active]
-        money_usd = (
-            problem.budget_usd - rent_usd - problem.model_storage_usd[a].sum() - problem.token_storage_usd @ served
-        )
-        storage_gb = problem.storage_capacity_gb - problem.model_storage_gb[a].sum() - problem.token_storage_gb @ served
-        return float(money_usd), float(storage_gb)
-
-    def spent(self, use: FloatArray) -> FloatArray:
-        """Sum over deployments of `use[i, a] x[i, a]`, for the delay and error budgets of each type; shape (types,)."""
-        total: FloatArray = (use[:, self.deployed] * self.share[:, self.active]).sum(axis=1)
-        return total
 
     def replicas_used(self) -> FloatArray:
         """Replicas that the shares fill, by compute or KV cache, whichever is more; shape (active pairs,)."""
@@ -149,9 +132,21 @@ class Placement:
     def cost_floor_usd(self) -> float:
         """A lower bound on the cost of these deployments however they are routed, every limit ignored."""
         problem, a = self.problem, self.deployed
-        fixed_usd = problem.rent_usd[a] @ self.replicas[self.active] + problem.model_storage_usd[a].sum()
         serve_usd = problem.delay_penalty_usd[:, a].min(axis=1, initial=np.inf) + problem.token_storage_usd
-        return float(fixed_usd + np.minimum(serve_usd, problem.unmet_usd).sum())
+        return float(self.fixed_usd().sum() + np.minimum(serve_usd, problem.unmet_usd).sum())
+
+    def fixed_usd(self) -> FloatArray:
+        """Shape (active pairs,): rent and weights storage."""
+        problem, a = self.problem, self.deployed
+        fixed_usd: FloatArray = problem.rent_usd[a] * self.replicas[self.active] + problem.model_storage_usd[a]
+        return fixed_usd
+
+    def moving_usd(self) -> float:
+        """What it costs to move here from the fleet in force."""
+        if self.moving.free:
+            return 0.0
+        option_usd = self.moving.option_usd(self.deployed, self.replicas[self.active])
+        return self.moving.leaving_usd + float(option_usd.sum())
 
     # -- changes ------------------------------------------------------------------------------------------------------
 
@@ -183,88 +178,17 @@ class Placement:
     def moves(self, i: int, configurations: IntArray, *, grow: bool) -> Moves:
         """What type `i` can get from each of `configurations`, and at what cost [paper: effective coverage of M2].
 
-        Each configuration takes its pair's place, along with the types that the pair serves already, in as many
-        replicas as type `i` needs (`grow`) or in those that are there. The effective coverage is the least of the unmet
-        share and what the delay budget, the error budget, compute, KV cache, money and storage still allow. The cost is
-        the marginal one: the whole rent and storage that the move adds, and the delay penalty.
+        The arithmetic is that of `coverage.py`; here comes what the move costs or spares of leaving the fleet in force.
         """
-        problem, a = self.problem, configurations
-        pair = problem.pair_index[a]
-        offer = self._offer(i, a)
-        load, kv = problem.load[i, a], problem.kv[i, a]
-
-        before = self.replicas[pair]
-        rent_before_usd = problem.rent_usd[self.configuration[pair]] * before  # zero where nothing is deployed
-        opened = before == 0
-        money_left_usd, storage_left_gb = self.money_and_storage_left()
-        money_usd = money_left_usd + rent_before_usd - opened * problem.model_storage_usd[a]
-
-        within_delay = _share(offer.delay_left_s, problem.delay_s[i, a])
-        within_error = _share(offer.error_left, problem.error[i, a])
-        wish = np.clip(np.minimum(within_delay, within_error), 0.0, self.unmet[i])
-        replicas = before
-        if grow:
-            need = np.maximum((offer.load + wish * load) / problem.cap[a], offer.kv + wish * kv)
-            need = np.maximum(np.ceil(need * (1 - ROUNDING)), np.where(a == self.configuration[pair], before, 1))
-            affordable = np.floor(np.maximum(_share(money_usd, problem.rent_usd[a]), 0.0) * (1 + ROUNDING))
-            replicas = np.minimum(np.minimum(need, affordable), problem.max_replicas).astype(np.int64)
-
-        rent_usd = problem.rent_usd[a] * replicas
-        storage_gb = storage_left_gb - opened * problem.model_storage_gb[a]
-        coverage = np.minimum.reduce(
-            [
-                wish,
-                _share(problem.cap[a] * replicas - offer.load, load),
-                _share(replicas - offer.kv, kv),
-                _share(money_usd - rent_usd, problem.token_storage_usd[i]),
-                _share(storage_gb, problem.token_storage_gb[i]),
-            ]
+        a = configurations
+        replicas, coverage, cost_usd = self.coverage.moves(
+            i, a, grow=grow, configuration=self.configuration, replicas=self.replicas, share=self.share
         )
-        coverage = np.where(offer.possible & problem.allowed[i, a] & (replicas > 0), np.maximum(coverage, 0.0), 0.0)
-        cost_usd = rent_usd - rent_before_usd + opened * problem.model_storage_usd[a] + offer.penalty_usd
-        cost_usd += coverage * (problem.token_storage_usd[i] + problem.delay_penalty_usd[i, a])
+        if not self.moving.free:
+            pair = self.problem.pair_index[a]
+            now = np.where(self.replicas[pair] > 0, self.configuration[pair], a)
+            cost_usd += self.moving.option_usd(a, replicas) - self.moving.option_usd(now, self.replicas[pair])
         return Moves(a, replicas, coverage, cost_usd)
-
-    def _offer(self, i: int, a: IntArray) -> _Offer:
-        """What configurations `a` have left for type `i`, once the types that their pairs serve have moved to them."""
-        problem = self.problem
-        delay_s, error = self.spent(problem.delay_s), self.spent(problem.error)
-        offer = _Offer(
-            possible=np.ones(len(a), dtype=np.bool_),
-            load=np.zeros(len(a)),
-            kv=np.zeros(len(a)),
-            delay_left_s=np.full(len(a), problem.delay_slo_s[i] - delay_s[i]),
-            error_left=np.full(len(a), problem.error_slo[i] - error[i]),
-            penalty_usd=np.zeros(len(a)),
-        )
-        pair = problem.pair_index[a]
-        there = np.flatnonzero(self.replicas[pair])  # most candidates are closed pairs, which carry nothing
-        carried = self.share[:, pair[there]]
-        offer.load[there] = (problem.load[:, a[there]] * carried).sum(axis=0)
-        offer.kv[there] = (problem.kv[:, a[there]] * carried).sum(axis=0)
-
-        changed = there[a[there] != self.configuration[pair[there]]]
-        if len(changed) == 0:
-            return offer
-        after, before = a[changed], self.configuration[pair[changed]]
-        carried = self.share[:, pair[changed]]
-        slower_s = carried * (problem.delay_s[:, after] - problem.delay_s[:, before])
-        worse = carried * (problem.error[:, after] - problem.error[:, before])
-        keeps_slo = within(delay_s[:, None] + slower_s, problem.delay_slo_s[:, None])
-        keeps_slo &= within(error[:, None] + worse, problem.error_slo[:, None])
-        offer.possible[changed] = (keeps_slo & (problem.allowed[:, after] | (carried == 0))).all(axis=0)
-        offer.delay_left_s[changed] -= slower_s[i]
-        offer.error_left[changed] -= worse[i]
-        more_usd = problem.delay_penalty_usd[:, after] - problem.delay_penalty_usd[:, before]
-        offer.penalty_usd[changed] = (carried * more_usd).sum(axis=0)
-        return offer
-
-
-def _share(left: FloatArray, use: FloatArray | np.float64) -> FloatArray:
-    """Share of a type that fits into what is left, where the whole type would take `use`; negative if overdrawn."""
-    fits = np.where(left < -ROUNDING, -np.inf, np.inf)
-    np.divide(left, use, out=fits, where=use > 0)
-    return fits
 
 
 def within(used: FloatArray, limit: FloatArray | np.float64) -> BoolArray:

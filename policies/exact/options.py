@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.dominance import largest_share
+from policies.coverage import largest_share
 from policies.moving import Moving
 from simulator.problem import BoolArray, FloatArray, IntArray, PlanningProblem
 

@@ -279,8 +279,8 @@ class Pricer:
     def guess(self) -> Relaxed:
         """Prices before any program is solved: each type worth a few times its amortised cost.
 
-        Amortised, because to charge the whole rent of a deployment to the type that opens it is what leads greedy orders
-        astray; a few times, because most deployments do not fill up.
+        Amortised, because to charge the whole rent of a deployment to the type that opens it is what leads greedy
+        orders astray; a few times, because most deployments do not fill up.
         """
         demand = GUESS_FACTOR * self.amortised_usd()
         duals = replace(Duals.none(len(demand)), demand=demand)

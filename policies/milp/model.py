@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyomo.environ as pyo
 
-from policies.dominance import dominated, largest_share, useful_replicas
+from policies.coverage import largest_share
+from policies.dominance import dominated, useful_replicas
 from simulator.plan import PlanArrays
 from simulator.problem import FloatArray, IntArray, PlanningProblem
 

@@ -13,6 +13,7 @@ from pyomo.contrib.solver.common.results import SolutionStatus, TerminationCondi
 
 from policies.certificate import verify
 from policies.checker import check
+from policies.conformance import CHECKS, Status, run_checks
 from policies.registry import POLICIES, make_policy
 from simulator.capacity import paper_problem
 from simulator.errors import InfeasibleError
@@ -52,6 +53,16 @@ BOUNDS = {
 }
 SMALL = [name for name in BOUNDS if name.startswith(("6x", "10x"))]
 BASE = "6x6x10-seed0"
+
+# What the suite found and is not mended yet; a check that passes again has to leave this table.
+KNOWN = {
+    ("static[gh]", "incumbent"): "keeps a plan of another catalog, whose configurations nobody can rent",
+    ("static[gh]", "name"): "its plans say that they are of the policy inside",
+    **{
+        (policy, "time limit"): "to say why there is no plan it takes longer than the limit"
+        for policy in ("agh+", "milp", "exact")
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +104,31 @@ def planned(problem, policy, *, incumbent=None, seed=0, **stop):
 
 def without_time(plan):
     return json.dumps({**plan_to_dict(plan), "seconds": None})
+
+
+# -- the suite of `tokenfleet check-policy` -------------------------------------------------------------------
+
+
+def judgements():
+    for policy in (*(name for name in POLICIES if name != "static"), "static[gh]"):
+        for name in CHECKS:
+            marks = [pytest.mark.slow] if name == "time limit" else []  # other tests may be in its way
+            if (policy, name) in KNOWN:
+                marks.append(pytest.mark.xfail(reason=KNOWN[policy, name], strict=name != "time limit"))
+            yield pytest.param(policy, name, marks=marks)
+
+
+@pytest.mark.parametrize(("policy", "name"), list(judgements()))
+def test_the_suite_passes(policy, name):
+    (finding,) = run_checks(policy, problems=3, only=[name])
+    assert finding.status is Status.PASSED, finding.detail
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", [*HEURISTICS, "agh+"])
+def test_many_random_problems_are_planned(policy):
+    (finding,) = run_checks(policy, problems=300, only=["feasible"])
+    assert finding.status is Status.PASSED, finding.detail
 
 
 # -- the benchmark problems --------------------------------------------------------------------------------

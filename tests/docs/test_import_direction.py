@@ -15,6 +15,7 @@ ALLOWED = {
 KEPT_TO = {
     "simpy": {"simulator/engine/base.py", "simulator/engine/reference.py", "simulator/engine/compiled.py"},
     "numba": {
+        "policies/coverage.py",
         "policies/exact/knapsack.py",
         "policies/fleet_bound.py",
         "simulator/engine/compiled.py",

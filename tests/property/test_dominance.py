@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.dominance import dominated, largest_share, undominated, useful_replicas
+from policies.coverage import largest_share
+from policies.dominance import dominated, undominated, useful_replicas
 from policies.routing import route
 from simulator.plan import plan_cost_usd
 from simulator.problem import CapacityRows, Configuration, ModelSize, PlanningProblem, QueryType, TierSize

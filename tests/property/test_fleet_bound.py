@@ -1,4 +1,4 @@
-"""The bound on a fleet never exceeds what its best routing costs, and is no more than a formality where nothing binds."""
+"""The bound on a fleet never exceeds what its best routing costs, and comes close where capacity is all that binds."""
 
 from dataclasses import replace
 

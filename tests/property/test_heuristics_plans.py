@@ -133,7 +133,7 @@ def test_the_cost_floor_is_below_every_routing(problem, replicas):
     count = np.array(replicas)[np.array(replicas) > 0]
     routing = route_deployments(problem, deployed, count, excess_usd=0.0)
     if routing is not None:
-        floor_usd = Placement.of(problem, deployed, count, routing.share).cost_floor_usd()
+        floor_usd = Placement.empty(problem).with_fleet(deployed, count, routing.share).cost_floor_usd()
         assert floor_usd <= routing.cost_usd + 1e-6
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from policies.dominance import largest_share
+from policies.coverage import largest_share
 from policies.exact.options import deployment_options
 from simulator.problem import CapacityRows, Configuration, ModelSize, PlanningProblem, QueryType, TierSize
 

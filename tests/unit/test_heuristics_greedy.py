@@ -96,7 +96,7 @@ def test_a_change_moves_the_share_that_the_type_has_there():
         error=[0.24, 0.12],
         load=0.1,
     )
-    placement = Placement.of(problem, np.array([0]), np.array([1]), np.array([[0.5]]))
+    placement = Placement.empty(problem).with_fleet(np.array([0]), np.array([1]), np.array([[0.5]]))
     moves = placement.moves(0, np.array([0, 1]), grow=True)
     # As it is, 0.1 s and 0.02 of error are left to 1.2 s and 0.24; upgraded, 0.4 s and 0.08 to 0.6 s and 0.12.
     assert moves.coverage == pytest.approx(np.array([1 / 12, 0.5]))
@@ -104,7 +104,7 @@ def test_a_change_moves_the_share_that_the_type_has_there():
 
 def test_idle_replicas_are_released():
     problem = tiny([("m", "a", 1), ("m", "b", 1)], [query("q")], prices={"a": 1.0, "b": 1.0}, delay_s=0.1, load=2.0)
-    placement = Placement.of(problem, np.array([0, 1]), np.array([3, 1]), np.array([[0.75, 0.0]]))
+    placement = Placement.empty(problem).with_fleet(np.array([0, 1]), np.array([3, 1]), np.array([[0.75, 0.0]]))
     placement.release_idle()
     assert placement.arrays().replicas.tolist() == [2, 0]
 
