@@ -26,6 +26,8 @@ from simulator.problem import FloatArray, IntArray, PlanningProblem, QueryType
 Feasible = Callable[[PlanningProblem, float], bool | None]
 
 TOLERANCE = 1e-7
+EXPLAINING_S = 30.0  # at most, to find out why there is no plan
+SHORTEST_S, LARGE = 0.2, 5000  # time to explain a problem that is small; types x configurations of one that is not
 SETTINGS = {"primal_feasibility_tolerance": TOLERANCE, "mip_feasibility_tolerance": TOLERANCE}
 
 # Shares of the time: by then the search for a set, and the search for a smaller one, must be over.
@@ -266,6 +268,34 @@ def _without(problem: PlanningProblem, limits: Iterable[Limit]) -> PlanningProbl
     for limit in limits:
         problem = limit.lifted(problem)
     return problem
+
+
+def why_no_plan(
+    problem: PlanningProblem,
+    least_spending_usd: Callable[[PlanningProblem, float], float | None],
+    *,
+    time_limit_s: float | None,
+) -> str:
+    """Which limits conflict, and how much money would do, in one sentence.
+
+    Parameters
+    ----------
+    problem
+        Has no plan. This is the caller's finding and not examined again.
+    least_spending_usd
+        What a plan has to spend if the budget sets no limit, found in so many seconds; None if nothing is found.
+    time_limit_s
+        What is left of the time for both; None where nobody waits. Without any, the sentence names no limits.
+    """
+    time_limit_s = EXPLAINING_S if time_limit_s is None else min(time_limit_s, EXPLAINING_S)
+    start = time.monotonic()
+    # One question costs some hundred greedy moves and a program to state: too much where hardly any time is left.
+    if time_limit_s < SHORTEST_S * (1 + problem.delay_s.size / LARGE):
+        return f"problem {problem.name} has no plan; with more time it is told which of its limits conflict"
+    conflict = smallest_conflict(problem, is_feasible, time_limit_s=time_limit_s)
+    left_s = max(time_limit_s - (time.monotonic() - start), 0.0)
+    spending = least_spending_usd(problem, left_s) if Limit(LimitKind.BUDGET) in conflict.limits and left_s else None
+    return conflict.message(problem, cheapest_usd=spending)
 
 
 def smallest_conflict(problem: PlanningProblem, feasible: Feasible, *, time_limit_s: float) -> Conflict:

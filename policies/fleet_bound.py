@@ -4,7 +4,8 @@ With the fleet fixed, only its capacities couple the query types. They are price
 for the KV cache of each deployment), and then each type goes its own way: to the cheapest among its deployments and
 staying unmet, or to the cheapest mixture of two, one of which keeps the limit that the other breaks. Delay and error
 are taken one at a time, and half and half; each is a relaxation, so that the dearest of the three is a bound. Budget,
-storage and unmet caps are left out. The multipliers climb by subgradient steps towards the cost that is to be beaten.
+storage and unmet caps other than zero are left out. The multipliers climb by subgradient steps towards the cost that is
+to be beaten.
 
 In machine code, because a search bounds thousands of fleets in the time of a hundred routings.
 """
@@ -119,7 +120,8 @@ class FleetBound:
         load = np.divide(problem.load, problem.cap, out=np.zeros_like(problem.load), where=problem.cap > 0)
         fields = [np.where(capable, serve_usd, np.inf), load, problem.kv, *limits]
         self._table = np.ascontiguousarray(np.stack(fields).transpose(2, 0, 1))
-        self._unmet_usd = np.ascontiguousarray(problem.unmet_usd, dtype=np.float64)
+        # What must be served whole has no way out; any other cap is left out.
+        self._unmet_usd = np.where(problem.unmet_cap > 0, problem.unmet_usd, np.inf)
 
     def __call__(
         self,

@@ -102,6 +102,8 @@ def _from_file(text: str) -> Policy:
         policy = made()
     except TypeError as error:
         raise InputError(f"policy {text!r}: {class_name}() cannot be made without arguments: {error}") from None
+    except Exception as error:
+        raise InputError(f"policy {text!r}: {class_name}() raised {type(error).__name__}: {error}") from None
     if not isinstance(getattr(policy, "name", None), str) or not callable(getattr(policy, "plan", None)):
         raise InputError(f"policy {text!r}: expected an attribute `name` and a method `plan` (simulator/policy.py)")
     return cast(Policy, policy)

@@ -1,6 +1,6 @@
 """`static`: plan once with another policy, never again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulator.plan import Plan
 from simulator.policy import Policy, StoppingRule
@@ -18,6 +18,8 @@ class Static:
         return f"static[{self.inner.name}]"
 
     def plan(self, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int) -> Plan:
-        if incumbent is not None:
+        """The first plan, or `incumbent` as long as the problem still offers what it deploys."""
+        known = problem.configuration_index
+        if incumbent is not None and all(d.configuration.key in known for d in incumbent.deployments):
             return incumbent
-        return self.inner.plan(problem, incumbent=None, stop=stop, seed=seed)
+        return replace(self.inner.plan(problem, incumbent=None, stop=stop, seed=seed), policy=self.name)

@@ -71,8 +71,9 @@ class Incumbents:
             return -np.inf
         return self._base_usd + float(self._reduced_usd[list(fleet)].sum())
 
-    def enumerate(self) -> None:
-        """Subsets of the best-priced options, cheapest bound at the root first."""
+    def enumerate(self, most: int) -> None:
+        """Subsets of the best-priced options, cheapest bound at the root first, until `most` of them are routed."""
+        last = self.routed + most
         priced = self._best_priced(max(ENUMERATED.values()))
         for size, among in ENUMERATED.items():
             fleets = priced[_subsets(min(among, len(priced)), size)]
@@ -80,9 +81,9 @@ class Incumbents:
             keep = np.flatnonzero((bound_usd < self.cost_usd) & self._one_of_each_pair(fleets))
             fleets = fleets[keep[np.argsort(bound_usd[keep], kind="stable")]]
             for start in range(0, len(fleets), CHUNK):
-                if self.clock.up():
+                if self.clock.up() or self.routed >= last:
                     return
-                for _ in self._betters(fleets[start : start + CHUNK]):
+                for _ in self._betters(fleets[start : start + CHUNK], last):
                     pass
 
     def round(self, opened: FloatArray) -> None:
@@ -104,16 +105,16 @@ class Incumbents:
         self.try_fleet(fleet)
         last = self.routed + most
         while fleet is not None and self.routed < last and not (clock.up() or self.clock.up()):
-            fleet = self._better_neighbour(fleet, clock)
+            fleet = self._better_neighbour(fleet, clock, last)
 
-    def _better_neighbour(self, fleet: Fleet, clock: Clock) -> Fleet | None:
+    def _better_neighbour(self, fleet: Fleet, clock: Clock, last: int) -> Fleet | None:
         """A fleet that costs less, one or two exchanges from `fleet`."""
         for out, among in EXCHANGES:
             neighbours = self._neighbours(fleet, out, self._best_priced(among))
             for start in range(0, len(neighbours), CHUNK):
                 if clock.up() or self.clock.up():
                     return None
-                better = next(self._betters(neighbours[start : start + CHUNK]), None)
+                better = next(self._betters(neighbours[start : start + CHUNK], last), None)
                 if better is not None:
                     return better
         return None
@@ -142,8 +143,11 @@ class Incumbents:
         pairs = np.sort(np.where(fleets == NONE, -1 - options, self.options.pair[fleets]), axis=1)
         return np.asarray((np.diff(pairs, axis=1) > 0).all(axis=1))
 
-    def _betters(self, fleets: IntArray) -> Iterator[Fleet]:
-        """Those of `fleets` (F, K) that turn out better than the best plan before them, cheapest bound first."""
+    def _betters(self, fleets: IntArray, last: int) -> Iterator[Fleet]:
+        """Those of `fleets` (F, K) that turn out better than the best plan before them, cheapest bound first.
+
+        It ends when `last` fleets have been routed in all.
+        """
         o = self.options
         fixed_usd = o.fixed_usd + o.move_usd
         cutoff_usd = min(self.cost_usd, self.worst_usd)
@@ -151,7 +155,7 @@ class Incumbents:
         self.clock.spent += len(fleets) / BOUNDS_PER_ROUTING
         promising = np.flatnonzero(bounds_usd < cutoff_usd)
         for n in promising[np.argsort(bounds_usd[promising], kind="stable")]:
-            if self.clock.up() or bounds_usd[n] >= self.cost_usd:
+            if self.clock.up() or self.routed >= last or bounds_usd[n] >= self.cost_usd:
                 return
             fleet = tuple(int(option) for option in fleets[n] if option != NONE)
             if self.try_fleet(fleet):

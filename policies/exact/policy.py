@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from policies.conflict import Limit, LimitKind, is_feasible, smallest_conflict
+from policies.conflict import why_no_plan
 from policies.exact.lagrangian import Duals
 from policies.exact.search import IMPROVEMENTS, Search
 from policies.exact.tree import Node, Outcome
@@ -15,8 +15,6 @@ from simulator.errors import InfeasibleError, RunError
 from simulator.plan import Plan, PlanArrays, PlanStatus, build_plan
 from simulator.policy import StoppingRule
 from simulator.problem import PlanningProblem
-
-CONFLICT_TIME_S = 30.0  # for finding out why there is no plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ def _nothing(search: Search) -> Proof:
     """Nothing can be deployed: all demand stays unmet, which its own penalties prove to be the best there is."""
     problem, types = search.problem, len(search.problem.query_types)
     if (problem.unmet_cap < 1).any():
-        raise InfeasibleError(_why_infeasible(problem))
+        raise InfeasibleError(_why_infeasible(search))
     share = np.zeros((types, len(problem.configurations)))
     arrays = PlanArrays(np.zeros(len(problem.configurations), dtype=np.int64), share, np.ones(types))
     plan = build_plan(problem, arrays, policy=search.name, status=PlanStatus.OPTIMAL, seconds=search.clock.seconds())
@@ -87,26 +85,24 @@ def settled(search: Search, outcome: Outcome) -> Plan:
     """The plan that a search came to, reported; or why there is none."""
     if search.incumbents.best is None:
         if outcome.done:
-            raise InfeasibleError(_why_infeasible(search.problem))
+            raise InfeasibleError(_why_infeasible(search))
         raise RunError(f"policy {search.name} found no plan for {search.problem.name} in its time: give it more")
     plan = search.plan(outcome)
     search.tell(outcome.bound_usd)
     return plan
 
 
-def _why_infeasible(problem: PlanningProblem) -> str:
-    conflict = smallest_conflict(problem, is_feasible, time_limit_s=CONFLICT_TIME_S)
-    cheapest_usd = None
-    if Limit(LimitKind.BUDGET) in conflict.limits:
-        cheapest_usd = _least_spending_usd(problem)
-    return conflict.message(problem, cheapest_usd=cheapest_usd)
+def _why_infeasible(search: Search) -> str:
+    limit_s = search.stop.time_limit_s
+    left_s = None if limit_s is None else limit_s - search.clock.seconds()
+    return why_no_plan(search.problem, _least_spending_usd, time_limit_s=left_s)
 
 
-def _least_spending_usd(problem: PlanningProblem) -> float | None:
+def _least_spending_usd(problem: PlanningProblem, seconds: float) -> float | None:
     """What the cheapest fleet found spends that keeps every limit but the budget; None if there is none either."""
     free = [replace(q, delay_penalty_usd_per_query_s=0.0, unmet_penalty_usd_per_query=0.0) for q in problem.query_types]
     dearest = replace(problem, budget_usd=np.inf, query_types=tuple(free))
-    stop = StoppingRule(relative_gap=0.001, time_limit_s=CONFLICT_TIME_S)
+    stop = StoppingRule(relative_gap=0.001, time_limit_s=seconds)
     try:
         return Exact().plan(dearest, incumbent=None, stop=stop, seed=0).cost_usd
     except (InfeasibleError, RunError):

@@ -85,7 +85,7 @@ class Search:
     def look_around(self, routings: int) -> None:
         """Fleets of the best-priced options, and a local search around the best; both by the prices of the root."""
         self.incumbents.improve(most=routings)
-        self.incumbents.enumerate()
+        self.incumbents.enumerate(most=routings)
         self.incumbents.improve(most=routings)
         self.tell(self.root.bound_usd)
 

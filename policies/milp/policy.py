@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from pyomo.contrib.solver.common.factory import SolverFactory
 from pyomo.contrib.solver.common.results import SolutionStatus, TerminationCondition
 
 from policies.adaptive import Agh
-from policies.conflict import Limit, LimitKind, is_feasible, smallest_conflict
+from policies.conflict import why_no_plan
 from policies.dominance import undominated
 from policies.highs import make_ready
 from policies.milp.model import MilpModel, build_model, set_values, solution_arrays, usable_configurations
@@ -33,7 +34,6 @@ START_SHARE = 0.1  # of the time limit, for the heuristic plan to start from
 # the clock, some 4 to 5 times (measured at 20x20x20 and 50x20x20). Where both do not fit in the time, AGH gets what is
 # left of it.
 HAND_OVER_PER_BUILD = 6.5
-CONFLICT_TIME_S = 30.0  # for finding out why there is no plan
 READING_SHARE = 0.05  # of the time limit, kept for reading and polishing the solution
 # HiGHS's incumbents and bounds are true within its tolerances only. What is reported during the search keeps clear of
 # them by this (relative), so that the exact values at the end never contradict an earlier report.
@@ -132,7 +132,7 @@ class Milp:
 
     def _plan(self, problem: PlanningProblem, stop: StoppingRule, seed: int, progress: Progress) -> Plan:
         if not len(usable_configurations(problem)):
-            return self._nothing(problem, seed)
+            return self._nothing(problem, stop, seed, progress.started)
         limit_s = None if stop.time_limit_s is None else START_SHARE * stop.time_limit_s
         quiet = replace(stop, report=None)  # reports are this policy's own
         start = _heuristic_plan(problem, replace(quiet, time_limit_s=limit_s), seed)
@@ -149,7 +149,7 @@ class Milp:
             return replace(best, policy=self.name, status=PlanStatus.TIME_LIMIT)
         results = _solve(built, stop, seed, progress, _start_arrays(problem, start))
         if results.termination_condition in INFEASIBLE and start is None:
-            raise InfeasibleError(_explain_infeasible(problem, seed))
+            raise InfeasibleError(_why_infeasible(problem, stop, seed, progress.started))
         status = _status(results.termination_condition)
         plans = [] if start is None else [replace(start, policy=self.name, status=status)]
         if results.solution_status is not SolutionStatus.noSolution:
@@ -171,10 +171,10 @@ class Milp:
             bound_usd=min(bound_usd, best.cost_usd) if bound_usd is not None and math.isfinite(bound_usd) else None,
         )
 
-    def _nothing(self, problem: PlanningProblem, seed: int) -> Plan:
+    def _nothing(self, problem: PlanningProblem, stop: StoppingRule, seed: int, started: float) -> Plan:
         """Where no configuration is usable there is nothing to solve: all demand is unmet, if the caps allow it."""
         if (problem.unmet_cap < 1).any():
-            raise InfeasibleError(_explain_infeasible(problem, seed))
+            raise InfeasibleError(_why_infeasible(problem, stop, seed, started))
         share = np.zeros((len(problem.query_types), len(problem.configurations)))
         arrays = PlanArrays(np.zeros(len(problem.configurations), dtype=np.int64), share, np.ones(len(share)))
         plan = build_plan(problem, arrays, policy=self.name, status=PlanStatus.OPTIMAL, seconds=0.0)
@@ -304,18 +304,16 @@ def _status(condition: TerminationCondition) -> PlanStatus:
     return PlanStatus.FEASIBLE
 
 
-def _explain_infeasible(problem: PlanningProblem, seed: int) -> str:
-    """The smallest set of limits that conflict; with the least spending that would do, if money is among them."""
-    conflict = smallest_conflict(problem, is_feasible, time_limit_s=CONFLICT_TIME_S)
-    cheapest_usd = _least_spending_usd(problem, seed) if Limit(LimitKind.BUDGET) in conflict.limits else None
-    return conflict.message(problem, cheapest_usd=cheapest_usd)
+def _why_infeasible(problem: PlanningProblem, stop: StoppingRule, seed: int, started: float) -> str:
+    left_s = None if stop.time_limit_s is None else stop.time_limit_s - (time.perf_counter() - started)
+    return why_no_plan(problem, partial(_least_spending_usd, seed), time_limit_s=left_s)
 
 
-def _least_spending_usd(problem: PlanningProblem, seed: int) -> float | None:
+def _least_spending_usd(seed: int, problem: PlanningProblem, seconds: float) -> float | None:
     """What the cheapest fleet found spends that keeps every limit but the budget; None if there is none either."""
     built = build_model(replace(problem, budget_usd=math.inf))  # or what is too dear by itself would be left out
     built.model.budget.deactivate()
     built.model.cost.deactivate()
     built.model.spending = pyo.Objective(expr=built.model.budget.body)
-    stop = StoppingRule(relative_gap=0.001, max_nodes=1000, time_limit_s=20.0)
+    stop = StoppingRule(relative_gap=0.001, max_nodes=1000, time_limit_s=seconds)
     return _solve(built, stop, seed, Progress(None, time.perf_counter())).incumbent_objective

@@ -54,16 +54,6 @@ BOUNDS = {
 SMALL = [name for name in BOUNDS if name.startswith(("6x", "10x"))]
 BASE = "6x6x10-seed0"
 
-# What the suite found and is not mended yet; a check that passes again has to leave this table.
-KNOWN = {
-    ("static[gh]", "incumbent"): "keeps a plan of another catalog, whose configurations nobody can rent",
-    ("static[gh]", "name"): "its plans say that they are of the policy inside",
-    **{
-        (policy, "time limit"): "to say why there is no plan it takes longer than the limit"
-        for policy in ("agh+", "milp", "exact")
-    },
-}
-
 
 @pytest.fixture(scope="module")
 def problem_of(data_dir):
@@ -113,8 +103,6 @@ def judgements():
     for policy in (*(name for name in POLICIES if name != "static"), "static[gh]"):
         for name in CHECKS:
             marks = [pytest.mark.slow] if name == "time limit" else []  # other tests may be in its way
-            if (policy, name) in KNOWN:
-                marks.append(pytest.mark.xfail(reason=KNOWN[policy, name], strict=name != "time limit"))
             yield pytest.param(policy, name, marks=marks)
 
 
