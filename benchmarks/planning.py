@@ -2,8 +2,9 @@
 
 Every problem file under DIR (`TOKENFLEET_DATA/problems` by default) is planned by every policy, `--repeats` times, each
 in a process of its own and in turn, so that a busy minute of the machine does not hit one policy only. Each plan goes
-through the checker, each certificate through its verifier; neither is part of the seconds. Written are OUT.parquet, a
-row per run, and OUT.md, a row per problem and policy with the median and the range of the seconds.
+through the checker, each certificate through its verifier; neither is part of the seconds, nor is loading the policy.
+A policy may have a time limit of its own: `agh+@3` gets 3 s. Written are OUT.parquet, a row per run, OUT.md, a row per
+problem and policy with the median and the range of the seconds, and OUT-sizes.md, a row per policy and size.
 
 `best known` is benchmarks/best_known.toml: a lower cost that the checker accepts is a discovery and is said so.
 """
@@ -43,7 +44,9 @@ HEADINGS = (
 
 def run_once(path: Path, name: str, limit_s: float, seed: int) -> dict[str, Any]:
     """Plan one problem with one policy; everything that is told about it."""
-    problem, policy = read_problem(path), make_policy(name)
+    made, _, own_limit_s = name.partition("@")
+    problem, policy = read_problem(path), make_policy(made)
+    limit_s = float(own_limit_s or limit_s)
     stop = StoppingRule(time_limit_s=limit_s)
     row: dict[str, Any] = {"problem": path.name.removesuffix(".json.gz"), "policy": name, "time_limit_s": limit_s}
     certificate, effort = None, None
@@ -129,6 +132,45 @@ def summary(runs: pd.DataFrame, best_known: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def by_size(table: pd.DataFrame) -> str:
+    """A row per policy, a pair of columns per size: median and worst distance to the best known cost, and seconds."""
+    table = table.assign(size=table["problem"].str.partition("-seed")[0])
+    sizes = sorted(table["size"].unique(), key=lambda size: order(Path(size)))
+    problems = {size: table.loc[table["size"] == size, "problem"].nunique() for size in sizes}
+    lines = [
+        "Median / worst over the problems of a size: above the best known cost, and seconds.",
+        "",
+        f"| policy | {' | '.join(f'{size} ({problems[size]})' for size in sizes)} |",
+        f"|---|{'---|' * len(sizes)}",
+    ]
+    for policy, rows in table.groupby("policy", sort=False):
+        cells = []
+        for size in sizes:
+            here = rows[rows["size"] == size]
+            good = here.dropna(subset=["cost_usd"]) if "cost_usd" in here else here.iloc[:0]
+            if not len(good):
+                cells.append("no plan" if len(here) else "")
+                continue
+            above, seconds = 100 * good["above_best_known"], good["seconds"]
+            text = f"{_percent(above.median())} / {_percent(above.max())} %; "
+            text += f"{_seconds(seconds.median())} / {_seconds(good['slowest_s'].max())} s"
+            if len(good) < len(here):
+                text += f"; {len(here) - len(good)} without a plan"
+            cells.append(text)
+        lines.append(
+            f"| {str(policy).replace('@', ', ') + ' s' if '@' in str(policy) else policy} | {' | '.join(cells)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _percent(value: float) -> str:
+    return "0" if abs(value) < 100 * DISCOVERY else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3f}" if value < 0.1 else f"{value:.1f}"
+
+
 def markdown(table: pd.DataFrame, arguments: argparse.Namespace) -> str:
     """The table as people read it."""
     lines = [
@@ -186,7 +228,7 @@ def main() -> None:
     data = os.environ.get("TOKENFLEET_DATA")
     parser.add_argument("--data", type=Path, default=Path(data) / "problems" if data else None)
     parser.add_argument("--only", default="", help="problems whose names contain this")
-    parser.add_argument("--policies", default="gh,agh,milp,exact")
+    parser.add_argument("--policies", default="gh,agh,agh+@1,agh+@3,lpr,dvr,hf,milp,exact")
     parser.add_argument("--time-limit", type=float, default=120.0, help="seconds for each plan")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("out/planning"), help="without extension")
@@ -227,7 +269,9 @@ def main() -> None:
     runs.to_parquet(arguments.out.with_suffix(".parquet"), index=False)
     table = summary(runs, best_known)
     arguments.out.with_suffix(".md").write_text(markdown(table, arguments), encoding="utf-8")
-    print(f"written: {arguments.out}.parquet, {arguments.out}.md")
+    sizes = arguments.out.with_name(f"{arguments.out.name}-sizes.md")
+    sizes.write_text(by_size(table), encoding="utf-8")
+    print(f"written: {arguments.out}.parquet, {arguments.out}.md, {sizes}")
 
 
 if __name__ == "__main__":

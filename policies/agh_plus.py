@@ -28,7 +28,7 @@ from simulator.plan import Plan, PlanStatus
 from simulator.policy import StoppingRule
 from simulator.problem import PlanningProblem
 
-EFFORT = 1000  # fleets that are routed if nobody says otherwise: about a second at 20x20x20
+EFFORT = 500  # fleets that are routed if nobody says otherwise: about a second at 20x20x20
 GUESS_SHARE = 0.15  # of the time, for a local search before there are prices
 PRICING_SHARE = 0.5  # of the time, for the prices
 LOCAL_SHARE = 0.4  # of the effort, for the local search at the root

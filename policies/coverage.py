@@ -10,8 +10,9 @@ from math import inf
 from typing import Self
 
 import numpy as np
-from numba import boolean, float64, int64, njit, types, vectorize
+from numba import boolean, float64, int64, types
 
+from policies.machine_code import compiled, for_each
 from simulator.problem import BoolArray, FloatArray, IntArray, PlanningProblem
 
 ROUNDING = 1e-9  # a limit that is met exactly must not count as broken
@@ -31,9 +32,8 @@ def _fits(left: float, use: float) -> float:
     return max(left / use, 0.0)
 
 
-# With their types stated both are made, or read from Numba's cache, when the module is loaded: in nobody's time limit.
-_fits_each = vectorize([float64(float64, float64)], cache=True)(_fits)
-_fits_one = njit(float64(float64, float64), cache=True, error_model="numpy")(_fits)
+_fits_each = for_each(float64(float64, float64))(_fits)
+_fits_one = compiled(float64(float64, float64))(_fits)
 
 
 def share_that_fits(left: FloatArray | float, use: FloatArray | np.float64) -> FloatArray:
@@ -75,7 +75,7 @@ def largest_share(problem: PlanningProblem) -> FloatArray:
     return np.where(problem.allowed, share, 0.0)
 
 
-@njit(float64(float64, float64), cache=True, error_model="numpy")
+@compiled(float64(float64, float64))
 def _times(amount: float, each: float) -> float:  # pragma: no cover
     """How often `each` goes into an amount: without end where it takes nothing, and never where there is nothing."""
     if each > 0.0:
@@ -83,12 +83,10 @@ def _times(amount: float, each: float) -> float:  # pragma: no cover
     return inf if amount > 0.0 else 0.0
 
 
-@njit(
+@compiled(
     types.void(
         int64, WHOLE, boolean, int64, NUMBERS, BLOCK, ROWS, ROWS, WHOLE, WHOLE, WHOLE, ROWS, WHOLE, NUMBERS, NUMBERS
-    ),
-    cache=True,
-    error_model="numpy",
+    )
 )
 def _moves(
     i: int,

@@ -13,8 +13,9 @@ In machine code, because a search bounds thousands of fleets in the time of a hu
 from collections.abc import Sequence
 
 import numpy as np
-from numba import float64, int64, njit, void
+from numba import float64, int64, void
 
+from policies.machine_code import compiled
 from simulator.problem import FloatArray, IntArray, PlanningProblem
 
 NONE = -1  # in a row of fleets: no deployment
@@ -26,8 +27,7 @@ FLAT = 1e-12  # squared length of a subgradient that leads nowhere
 VECTOR, WHOLE, FLEETS, TABLE = float64[::1], int64[::1], int64[:, ::1], float64[:, :, ::1]
 
 
-# With its types stated the code is made, or read from Numba's cache, when the module is loaded: in nobody's time limit.
-@njit(void(FLEETS, WHOLE, VECTOR, VECTOR, TABLE, VECTOR, float64, int64, VECTOR), cache=True, error_model="numpy")
+@compiled(void(FLEETS, WHOLE, VECTOR, VECTOR, TABLE, VECTOR, float64, int64, VECTOR))
 def _bound(
     fleets: IntArray,
     configuration: IntArray,

@@ -5,8 +5,9 @@ types of all options, spent half of the time of the root on that; a loop sorts o
 """
 
 import numpy as np
-from numba import float64, njit, void
+from numba import float64, void
 
+from policies.machine_code import compiled
 from simulator.problem import FloatArray
 
 TINY = 1e-300
@@ -15,8 +16,7 @@ TINY = 1e-300
 TABLE = float64[:, ::1]
 
 
-# With its types stated the code is made, or read from Numba's cache, when the module is loaded: in nobody's time limit.
-@njit(void(TABLE, TABLE, TABLE, float64[::1], TABLE), cache=True, error_model="numpy")
+@compiled(void(TABLE, TABLE, TABLE, float64[::1], TABLE))
 def _fill(
     reward: FloatArray, use: FloatArray, largest: FloatArray, worth: FloatArray, shares: FloatArray
 ) -> None:  # pragma: no cover

@@ -34,6 +34,7 @@ START_SHARE = 0.1  # of the time limit, for the heuristic plan to start from
 # the clock, some 4 to 5 times (measured at 20x20x20 and 50x20x20). Where both do not fit in the time, AGH gets what is
 # left of it.
 HAND_OVER_PER_BUILD = 6.5
+STATING_S_PER_SHARE = 2e-5  # of Pyomo's model (23 us measured): where even this does not fit, it is not begun
 READING_SHARE = 0.05  # of the time limit, kept for reading and polishing the solution
 # HiGHS's incumbents and bounds are true within its tolerances only. What is reported during the search keeps clear of
 # them by this (relative), so that the exact values at the end never contradict an earlier report.
@@ -138,15 +139,29 @@ class Milp:
         start = _heuristic_plan(problem, replace(quiet, time_limit_s=limit_s), seed)
         if start is not None:
             progress.tell(cost_usd=start.cost_usd)
+
+        def agh_alone(plan: Plan, time_limit_s: float) -> Plan:
+            """What AGH finds in the time that is left: too little of it for HiGHS to begin."""
+            left_s = (1 - READING_SHARE) * time_limit_s - (time.perf_counter() - progress.started)
+            again = _heuristic_plan(problem, replace(quiet, time_limit_s=max(left_s, 0.0)), seed) or plan
+            best = min(again, plan, key=lambda plan: plan.cost_usd)
+            return replace(best, policy=self.name, status=PlanStatus.TIME_LIMIT)
+
+        def too_long(build_s: float) -> bool:
+            gone_s = time.perf_counter() - progress.started
+            return stop.time_limit_s is not None and gone_s + build_s > stop.time_limit_s
+
+        if (
+            start is not None
+            and stop.time_limit_s is not None
+            and too_long(STATING_S_PER_SHARE * problem.allowed.sum())
+        ):
+            return agh_alone(start, stop.time_limit_s)
         build_started = time.perf_counter()
         built = build_model(problem)
-        built_at = time.perf_counter()
-        presolved_at = built_at + HAND_OVER_PER_BUILD * (built_at - build_started)
-        if start is not None and stop.time_limit_s is not None and presolved_at - progress.started > stop.time_limit_s:
-            left_s = (1 - READING_SHARE) * stop.time_limit_s - (built_at - progress.started)
-            again = _heuristic_plan(problem, replace(quiet, time_limit_s=max(left_s, 0.0)), seed) or start
-            best = min(again, start, key=lambda plan: plan.cost_usd)
-            return replace(best, policy=self.name, status=PlanStatus.TIME_LIMIT)
+        build_s = time.perf_counter() - build_started
+        if start is not None and stop.time_limit_s is not None and too_long(HAND_OVER_PER_BUILD * build_s):
+            return agh_alone(start, stop.time_limit_s)
         results = _solve(built, stop, seed, progress, _start_arrays(problem, start))
         if results.termination_condition in INFEASIBLE and start is None:
             raise InfeasibleError(_why_infeasible(problem, stop, seed, progress.started))

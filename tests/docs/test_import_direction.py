@@ -18,6 +18,7 @@ KEPT_TO = {
         "policies/coverage.py",
         "policies/exact/knapsack.py",
         "policies/fleet_bound.py",
+        "policies/machine_code.py",
         "simulator/engine/compiled.py",
         "simulator/extension.py",
         "simulator/kernel.py",
