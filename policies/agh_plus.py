@@ -1,22 +1,21 @@
-"""`agh+`: fleets priced by the duals of the root bound, found fast, better than AGH, with a bound.
+"""`agh+`: fleets ranked by the duals of the root bound, bounded before they are routed; anytime, with a bound.
 
 What makes greedy orders go wrong is that the first type pays the whole rent of a deployment that others will fill. The
-duals of the relaxed problem (docs/planning.md) say what each deployment is worth to all types together, so that fleets
-can be ranked before any is routed:
+duals of the relaxed problem (docs/planning.md) say what each deployment is worth to all types together:
 
 1. begin with GH's plan, with serving nothing, and with the fleet in force;
-2. price all deployments by column generation; round the relaxed solution;
-3. route subsets of the best-priced deployments in the order of their Lagrangian bound, leaving out those that are no
-   better than the best plan, and those in which some type has nobody to keep its delay or its error limit;
-4. local search around the best: drop, add or swap a deployment, again in the order of the bounds;
+2. search around the best by guessed prices, each type worth a few times its amortised cost;
+3. price all deployments by column generation; round the relaxed solution;
+4. by those prices, search around the best and look through singles to quadruples of the best-priced deployments, each
+   fleet bounded first (`fleet_bound.py`), so that of thousands a few are routed;
 5. with what is left of the effort, the tree of `exact`, which rounds the relaxed solution of each part and searches
    around each better plan.
 
 It can stop at any time with the best plan so far and a bound: that of the tree, or of the root. Without a time limit
-the effort is counted in fleets that are routed, which makes it deterministic.
+the effort is counted in fleets that are routed (some hundred bounds are worth one), which makes it deterministic.
 
-Re-planning: where the problem prices moving (`PlanningProblem.moving`), leaving the fleet in force is
-part of what is minimised. No bound is stated then, because it would be one of another sum than the cost of the plan.
+Re-planning: where the problem prices moving (`PlanningProblem.moving`), leaving the fleet in force is part of what is
+minimised. No bound is stated then, because it would be one of another sum than the cost of the plan.
 """
 
 from dataclasses import dataclass, replace

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from policies.baselines import Dvr, Hf, Lpr, _relaxation
 from policies.checker import check
+from policies.random_problem import random_problem as made_problem
 from policies.registry import make_policy
 from simulator.errors import InfeasibleError
 from simulator.policy import StoppingRule
 from tests.property.test_planners_exhaustive import problems as tiny_problems
-from tests.random_problem import random_problem as made_problem
 
 BASELINES = (Lpr(), Dvr(), Hf())
 STOP = StoppingRule(starts=2, iterations=40)

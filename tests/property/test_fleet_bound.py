@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.fleet_bound import NONE, FleetBound, as_table
+from policies.random_problem import random_problem
 from policies.routing import route_deployments
 from tests.property.test_planners_exhaustive import problems
-from tests.random_problem import random_problem
 
 FAR_USD = 1e6
 

@@ -7,11 +7,11 @@ import pytest
 
 from policies.baselines import Dvr, Hf, Lpr
 from policies.checker import check
+from policies.random_problem import random_problem
 from simulator.errors import InfeasibleError
 from simulator.plan import PlanStatus
 from simulator.policy import StoppingRule
 from simulator.problem import CapacityRows
-from tests.random_problem import random_problem
 from tests.unit.test_heuristics_bench import fleet_of, query, tiny
 
 BASELINES = [Lpr(), Dvr(), Hf()]

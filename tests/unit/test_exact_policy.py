@@ -11,12 +11,12 @@ from policies.checker import check
 from policies.exact.clock import Clock
 from policies.exact.master import Program
 from policies.proof import Prover
+from policies.random_problem import random_problem as problem
 from policies.registry import make_policy
 from simulator.errors import InfeasibleError, RunError
 from simulator.files import plan_to_dict
 from simulator.plan import PlanStatus
 from simulator.policy import StoppingRule
-from tests.random_problem import random_problem as problem
 
 
 def prove(made, **stop):

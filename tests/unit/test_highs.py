@@ -6,9 +6,9 @@ import sys
 import highspy
 import numpy as np
 
+from policies.random_problem import random_problem
 from policies.registry import make_policy
 from simulator.policy import StoppingRule
-from tests.random_problem import random_problem
 
 SCRIPT = """
 import os
@@ -47,10 +47,8 @@ def test_settings_come_on_top():
 
 def test_policies_print_nothing():
     code = """
-import sys
-sys.path.insert(0, "tests")
+from policies.random_problem import random_problem
 from policies.registry import make_policy
-from random_problem import random_problem
 from simulator.policy import StoppingRule
 for policy in ("milp", "exact", "agh+", "agh", "gh", "lpr", "dvr", "hf"):
     stop = StoppingRule(time_limit_s=20)
