@@ -28,7 +28,7 @@ class StoppingRule:
     time_limit_s: float | None = None
     relative_gap: float = 1e-6  # of the proven bound, for exact policies
     max_nodes: int | None = None  # of a branch-and-bound tree
-    effort: int | None = None  # of a search that could go on for ever: how many fleets it routes
+    effort: int | None = None  # of a search that could go on for ever: how many fleets it routes, or bounds instead
     starts: int = 12  # of a multi-start heuristic
     iterations: int = 200  # of a local search, per start
     # Called with each better plan or bound that an exact policy finds; it must not change the search.
