@@ -3,17 +3,17 @@
 It is the routing step of AGH and stage 2 of the paper (placement fixed, delay and error inflated). Hundreds of these
 are solved in one plan, each with a few hundred variables, so the program goes straight to HiGHS (`highs.py`).
 
-A fresh solver with fixed options serves every call, so that a result depends on the arguments alone.
+Every program starts from scratch with the same options, so that a result depends on the arguments alone.
 """
 
+import threading
 from dataclasses import dataclass
-from itertools import chain
 from typing import Self
 
 import highspy
 import numpy as np
 
-from policies.highs import new_solver
+from policies.highs import make_ready, new_solver
 from simulator.errors import RunError
 from simulator.plan import PlanArrays
 from simulator.problem import BoolArray, CapacityRows, FloatArray, IntArray, PlanningProblem
@@ -135,8 +135,7 @@ def route_deployments(
         _Limits.of_all_served(column, problem.token_storage_gb, storage_gb),
         _Limits.of_all_served(column, problem.token_storage_usd, money_usd),
     ]
-    model = _model(cost_usd, allowed, problem.unmet_usd, problem.unmet_cap, excess_usd, limits)
-    values = _solve(model, below_usd - fixed_usd)
+    values = _solve(cost_usd, allowed, problem.unmet_usd, problem.unmet_cap, excess_usd, limits, below_usd - fixed_usd)
     if values is None:
         return None
     shares, within_cap, excess = np.split(values, [allowed.size, allowed.size + len(allowed)])
@@ -185,48 +184,71 @@ class _Limits:
         return type(self)(self.column[kept], self.use[kept], self.limit[kept])
 
 
-def _model(
+def _solve(
     cost_usd: FloatArray,
     allowed: BoolArray,
     unmet_usd: FloatArray,
     unmet_cap: FloatArray,
     excess_usd: float | None,
     limits: list[_Limits],
-) -> highspy.HighsLp:
-    """The program over the shares (type by type), the unmet shares and what exceeds the unmet caps, row by row."""
+    below_usd: float,
+) -> FloatArray | None:
+    """The program over the shares (type by type), the unmet shares and what exceeds the unmet caps, row by row.
+
+    Returns the optimal values of the columns, None if there are none of lower cost.
+    """
     types, shares = len(allowed), allowed.size
-    unmet = shares + np.arange(types)
-    demand = np.column_stack([np.arange(shares).reshape(allowed.shape), unmet, unmet + types])
+    columns, rows = shares + 2 * types, types + sum(len(block.limit) for block in limits)
+    unmet = np.arange(shares, shares + types).reshape(-1, 1)
+    demand = np.hstack([np.arange(shares).reshape(allowed.shape), unmet, unmet + types])
     scales = [np.where(block.limit > 0, block.limit, 1.0) for block in limits]
     ones = np.ones(types)
-    entries = [demand.shape[1:] * types, *(block.column.shape[1:] * len(block.limit) for block in limits)]
+    blocks = [demand, *(block.column for block in limits)]
+    lengths = np.repeat([block.shape[1] for block in blocks], [block.shape[0] for block in blocks])
+    start = np.concatenate([[0], np.cumsum(lengths)])
+    row_lower = np.full(rows, -highspy.kHighsInf)
+    row_lower[:types] = 1.0
+    no_excess = np.zeros(types)
 
-    model = highspy.HighsLp()
-    model.num_col_ = shares + 2 * types
-    model.num_row_ = types + sum(len(block.limit) for block in limits)
-    model.col_cost_ = np.concatenate([cost_usd.ravel(), unmet_usd, unmet_usd + (excess_usd or 0.0)])
-    model.col_lower_ = np.zeros(model.num_col_)
-    excess_cap = np.zeros(types) if excess_usd is None else 1 - unmet_cap
-    model.col_upper_ = np.concatenate([allowed.ravel().astype(np.float64), unmet_cap, excess_cap])
-    model.row_lower_ = np.concatenate([ones, np.full(model.num_row_ - types, -highspy.kHighsInf)])
-    model.row_upper_ = np.concatenate([ones, *(b.limit / scale for b, scale in zip(limits, scales, strict=True))])
-    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    model.a_matrix_.start_ = np.cumsum([0, *chain.from_iterable(entries)])
-    model.a_matrix_.index_ = np.concatenate([demand.ravel(), *(block.column.ravel() for block in limits)])
-    model.a_matrix_.value_ = np.concatenate(
-        [np.ones(demand.size), *((b.use / scale[:, None]).ravel() for b, scale in zip(limits, scales, strict=True))]
+    solver = _solver()
+    solver.setOptionValue("objective_bound", below_usd)
+    solver.passModel(
+        columns,
+        rows,
+        int(start[-1]),
+        int(highspy.MatrixFormat.kRowwise),
+        int(highspy.ObjSense.kMinimize),
+        0.0,
+        np.concatenate([cost_usd.ravel(), unmet_usd, unmet_usd + (excess_usd or 0.0)]),
+        np.zeros(columns),
+        np.concatenate([allowed.ravel(), unmet_cap, no_excess if excess_usd is None else 1 - unmet_cap]),
+        row_lower,
+        np.concatenate([ones, *(b.limit / scale for b, scale in zip(limits, scales, strict=True))]),
+        start[:-1].astype(np.int32),
+        np.concatenate([block.ravel() for block in blocks]).astype(np.int32),
+        np.concatenate(
+            [np.ones(demand.size), *((b.use / scale[:, None]).ravel() for b, scale in zip(limits, scales, strict=True))]
+        ),
+        np.zeros(columns, dtype=np.int32),
     )
-    return model
-
-
-def _solve(model: highspy.HighsLp, below_usd: float) -> FloatArray | None:
-    """The optimal values of the columns, None if there are none of lower cost."""
-    solver = new_solver(**SETTINGS, objective_bound=below_usd)
-    solver.passModel(model)
     solver.run()
     status = solver.getModelStatus()
     if status == highspy.HighsModelStatus.kOptimal:
         return np.clip(np.array(solver.getSolution().col_value, dtype=np.float64), 0.0, 1.0)
     if status in NO_ROUTING:
         return None
-    raise RunError(f"HiGHS failed on a routing program ({solver.modelStatusToString(status)})")
+    message = f"HiGHS failed on a routing program ({solver.modelStatusToString(status)})"
+    del _of_thread.solver  # the next program gets a new one
+    raise RunError(message)
+
+
+_of_thread = threading.local()
+
+
+def _solver() -> highspy.Highs:
+    """The solver of this thread. A program that is passed to it replaces all that was there, the basis too."""
+    make_ready()
+    if not hasattr(_of_thread, "solver"):
+        _of_thread.solver = new_solver(**SETTINGS)
+    solver: highspy.Highs = _of_thread.solver
+    return solver

@@ -1,9 +1,12 @@
 """The routing linear program on problems whose best routing is known."""
 
+import threading
+
 import numpy as np
 import pytest
 
 from policies import routing
+from policies.random_problem import random_problem
 from policies.routing import route, route_deployments
 from simulator.errors import RunError
 from simulator.plan import plan_cost_usd
@@ -118,9 +121,26 @@ def test_a_bound_on_the_cost_spares_no_routing_below_it():
 
 
 def test_a_solver_that_fails_is_not_taken_for_an_infeasible_fleet(monkeypatch):
+    monkeypatch.setattr(routing, "_of_thread", threading.local())
     monkeypatch.setitem(routing.SETTINGS, "simplex_iteration_limit", 0)
     with pytest.raises(RunError, match="HiGHS failed on a routing program"):
         route(two([query("q", error_slo=0.05)], load=0.7), np.array([1, 1]))
+
+
+def test_what_a_solver_did_before_plays_no_part(monkeypatch):
+    """One solver per thread serves every program: in any order, and anew, the answers are the same to the bit."""
+    problem = random_problem(types=6, models=3, tiers=3, seed=5)
+    fleets = [(np.array(pair), np.array([1, 2])) for pair in ((0, 5), (3, 8), (1, 9), (2, 12))]
+
+    def answers(order, **changes):
+        routed = {n: route_deployments(problem, *fleets[n], **changes) for n in order}
+        return [routed[n].share.tobytes() + routed[n].unmet.tobytes() for n in range(len(fleets))]
+
+    first = answers((0, 1, 2, 3))
+    answers((2, 0, 3, 1), delay_factor=1.3, excess_usd=100.0)
+    assert answers((3, 1, 0, 2)) == first
+    monkeypatch.setattr(routing, "_of_thread", threading.local())
+    assert answers((1, 3, 2, 0)) == first
 
 
 def test_repeats_to_the_bit_quietly_and_changes_nothing(capfd):
