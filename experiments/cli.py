@@ -1,4 +1,4 @@
-"""The command line: `tokenfleet replay | plan | check | check-policy | stress | trace-request | list`.
+"""The command line: `tokenfleet replay | plan | check | check-policy | stress | study | trace-request | list`.
 
 Standard output holds results only (with `--json` one object and nothing else); progress and messages go to standard
 error. Exit codes: 0 done, 1 the run failed (or the checker refused the plan), 2 bad input, 130 interrupted.
@@ -27,6 +27,8 @@ from experiments.replay import Arriving, ReplayOptions, ReplayRun, horizon_of, r
 from experiments.scenario import Scenario, load_scenario
 from experiments.store import MARKER, ReplayWriter, refuse_existing, run_directory, specification, to_json, versions
 from experiments.stress import StressPoint, nominal_problem, simulated_point, stress
+from experiments.studies import STUDIES
+from experiments.studies.terminal import Terminal
 from experiments.tables import check_lines, plan_lines, plan_table, replay_table, stress_table, verdict_lines
 from experiments.timeline import life_dict, life_lines, read_life
 from policies.certificate import read_certificate, verify, write_certificate
@@ -531,6 +533,23 @@ def _write_stress(
         (folder / MARKER).write_text(to_json(marker), "utf-8")
         (folder / "stress.json").write_text(to_json(result), "utf-8")
         draw_stress(points, folder)
+
+
+study_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+app.add_typer(study_app, name="study")
+
+
+@study_app.callback()
+def study(context: typer.Context) -> None:
+    """Questions that take many plans to answer, each with its table and figure (docs/studies.md).
+
+    Example: `tokenfleet study hysteresis --policy gh --duration 6h --seeds 1`
+    """
+    context.obj = Terminal(out, say, print_json, make_policies, progress_bars)
+
+
+for _name, _study in STUDIES.items():
+    study_app.command(_name, short_help=_study.summary)(_study.command)
 
 
 @app.command("trace-request")

@@ -6,7 +6,7 @@ Each is a command of `tokenfleet study`; docs/studies.md says what they measure 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from experiments.studies import hysteresis_command
+from experiments.studies.hysteresis_command import command as hysteresis
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,5 +18,5 @@ class Study:
 
 
 STUDIES = {
-    "hysteresis": Study("Churn against cost: how reluctant to move should re-planning be?", hysteresis_command.command),
+    "hysteresis": Study("Churn against cost: how reluctant to move should re-planning be?", hysteresis),
 }

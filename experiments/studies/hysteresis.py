@@ -8,7 +8,7 @@ Demand follows a geometric random walk, of each query type its own. A policy kno
 """
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from statistics import fmean
@@ -116,9 +116,9 @@ def follow(
     """
     asked = Static(policy) if weight is None else policy
     incumbent: Plan | None = None
-    money: Counter[str] = Counter()
+    money: defaultdict[str, float] = defaultdict(float)
     count: Counter[str] = Counter()
-    unmet = arrived = planning_s = 0.0
+    unmet, arrived, planning_s = 0.0, 0.0, 0.0
     for problem in problems:
         assert problem.moving is not None
         seen = replace(problem, moving=replace(problem.moving, weight=1.0 if weight is None else weight))
@@ -136,7 +136,8 @@ def follow(
             routed = route(problem, arrays.replicas)
             count["unserved"] += routed is None
             arrays = routed or _all_unmet(arrays)
-        money.update(plan_cost_usd(problem, arrays))
+        for part, usd in plan_cost_usd(problem, arrays).items():
+            money[part] += usd
         arrived += float(problem.arrival_per_h.sum())
         unmet += float(arrays.unmet @ problem.arrival_per_h)
         if incumbent is not None:
@@ -155,11 +156,11 @@ def follow(
         policy=policy.name,
         weight=weight,
         seed=seed,
-        rent_usd=float(money["rental"]),
-        storage_usd=float(money["model_storage"] + money["token_storage"]),
-        delay_penalty_usd=float(money["delay_penalty"]),
-        unmet_penalty_usd=float(money["unmet_penalty"]),
-        moving_usd=float(money["moving"]),
+        rent_usd=money["rental"],
+        storage_usd=money["model_storage"] + money["token_storage"],
+        delay_penalty_usd=money["delay_penalty"],
+        unmet_penalty_usd=money["unmet_penalty"],
+        moving_usd=money["moving"],
         replicas_started_per_h=count["started"] / hours,
         replicas_stopped_per_h=count["stopped"] / hours,
         gpus_started_per_h=count["gpus"] / hours,
