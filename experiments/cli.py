@@ -1,4 +1,4 @@
-"""The command line: `tokenfleet replay | plan | check | check-policy | stress | study | trace-request | list`.
+"""The command line: `tokenfleet replay | plan | check | check-policy | stress | study | trace | trace-request | list`.
 
 Standard output holds results only (with `--json` one object and nothing else); progress and messages go to standard
 error. Exit codes: 0 done, 1 the run failed (or the checker refused the plan), 2 bad input, 130 interrupted.
@@ -28,9 +28,10 @@ from experiments.scenario import Scenario, load_scenario
 from experiments.store import MARKER, ReplayWriter, refuse_existing, run_directory, specification, to_json, versions
 from experiments.stress import StressPoint, nominal_problem, simulated_point, stress
 from experiments.studies import STUDIES
-from experiments.studies.terminal import Terminal
 from experiments.tables import check_lines, plan_lines, plan_table, replay_table, stress_table, verdict_lines
+from experiments.terminal import Terminal
 from experiments.timeline import life_dict, life_lines, read_life
+from experiments.trace import COMMANDS as TRACE_COMMANDS
 from policies.certificate import read_certificate, verify, write_certificate
 from policies.checker import CheckReport, check
 from policies.conformance import Status, run_checks
@@ -550,6 +551,23 @@ def study(context: typer.Context) -> None:
 
 for _name, _study in STUDIES.items():
     study_app.command(_name, short_help=_study.summary)(_study.command)
+
+
+trace_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+app.add_typer(trace_app, name="trace")
+
+
+@trace_app.callback()
+def trace_group(context: typer.Context) -> None:
+    """Read, describe, fetch, make, compare and forecast traces (docs/traces.md).
+
+    Example: `tokenfleet trace describe AzureLLMInferenceTrace_conv.csv`
+    """
+    context.obj = Terminal(out, say, print_json, make_policies, progress_bars)
+
+
+for _name, _command in TRACE_COMMANDS.items():
+    trace_app.command(_name, short_help=_command.summary)(_command.command)
 
 
 @app.command("trace-request")

@@ -1,7 +1,7 @@
 """Requests that arrive: the one table that every trace reader and generator gives."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -24,6 +24,9 @@ class Trace:
         Index into `sources` of each request, int32 (for instance 0 = conv, 1 = code).
     input_tokens, output_tokens
         Tokens of prompt and answer, int32, at least zero.
+    extras
+        Further columns by name, int32, at least zero. Nothing in the engine uses them. Known are `images` (images of a
+        prompt) and `prefix_tokens` (tokens at the start of a prompt that were seen before in the same order).
     """
 
     sources: tuple[str, ...]
@@ -32,10 +35,11 @@ class Trace:
     input_tokens: npt.NDArray[np.int32]
     output_tokens: npt.NDArray[np.int32]
     start: datetime | None = None
+    extras: Mapping[str, npt.NDArray[np.int32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("arrival_s", "source", "input_tokens", "output_tokens"):
-            getattr(self, name).setflags(write=False)
+        for column in (self.arrival_s, self.source, self.input_tokens, self.output_tokens, *self.extras.values()):
+            column.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -45,12 +49,24 @@ class Trace:
         """Time of the last arrival, 0 for an empty trace."""
         return float(self.arrival_s[-1]) if len(self) else 0.0
 
+    def rows(self, which: "slice | npt.NDArray[np.int64]") -> "Trace":
+        """Some of the requests, still in the order of time."""
+        return replace(
+            self,
+            arrival_s=self.arrival_s[which],
+            source=self.source[which],
+            input_tokens=self.input_tokens[which],
+            output_tokens=self.output_tokens[which],
+            extras={name: column[which] for name, column in self.extras.items()},
+        )
+
 
 def merge_traces(traces: Sequence[Trace]) -> Trace:
     """Put several traces on one clock and in one order.
 
     Traces that all know their wall-clock start keep their distance; the merged start is the earliest. If one does not,
-    all are laid over each other from time zero. Requests of equal time keep the order of the arguments.
+    all are laid over each other from time zero. Requests of equal time keep the order of the arguments. A further
+    column that only some of them have is zero for the others.
 
     Raises
     ------
@@ -73,6 +89,11 @@ def merge_traces(traces: Sequence[Trace]) -> Trace:
         [np.array([sources.index(name) for name in trace.sources], dtype=np.int32)[trace.source] for trace in traces]
     )
     order = np.argsort(arrival_s, kind="stable")
+    names = dict.fromkeys(name for trace in traces for name in trace.extras)
+    extras = {
+        name: np.concatenate([trace.extras.get(name, np.zeros(len(trace), dtype=np.int32)) for trace in traces])[order]
+        for name in names
+    }
     return Trace(
         sources=sources,
         start=start,
@@ -80,4 +101,5 @@ def merge_traces(traces: Sequence[Trace]) -> Trace:
         source=source[order],
         input_tokens=np.concatenate([trace.input_tokens for trace in traces])[order],
         output_tokens=np.concatenate([trace.output_tokens for trace in traces])[order],
+        extras=extras,
     )

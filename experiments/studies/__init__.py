@@ -11,7 +11,7 @@ from experiments.studies.hysteresis_command import command as hysteresis
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """One line of the registry. `command` is a typer command; its context holds a `terminal.Terminal`."""
+    """One line of the registry. `command` is a typer command; its context holds an `experiments.terminal.Terminal`."""
 
     summary: str
     command: Callable[..., None]

@@ -19,7 +19,7 @@ from experiments.store import MARKER, refuse_existing, run_directory, to_json, v
 from experiments.stress import nominal_problem
 from experiments.studies.hysteresis import Outcome, means, sweep
 from experiments.studies.hysteresis_figure import draw
-from experiments.studies.terminal import (
+from experiments.terminal import (
     JsonOption,
     OutOption,
     OverwriteOption,

@@ -1,4 +1,4 @@
-"""What the command line lends to the commands of the studies, and the options that they share."""
+"""What the command line lends to the commands of `study` and `trace`, and the options that they share."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -38,7 +38,7 @@ class Bars(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """What a study's command finds in `context.obj`: the ways of every command to ask for policies and to answer."""
+    """What such a command finds in `context.obj`: the ways of every command to ask for policies and to answer."""
 
     out: Console
     say: Callable[[str], None]
