@@ -20,16 +20,23 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from experiments import listing
 from experiments.check_policy import findings_dict, findings_line, findings_table
-from experiments.figures import draw_stress
 from experiments.functions import PARAMETERS, UserFunctions, load_functions
-from experiments.options import parse_duration_s, parse_factors, synthetic_trace, trace_files
+from experiments.options import parse_duration_s, parse_factors, parse_reading, synthetic_trace, trace_files
 from experiments.replay import Arriving, ReplayOptions, ReplayRun, horizon_of, replay_plan, replay_policy, survey
-from experiments.scenario import Scenario, load_scenario
+from experiments.scenario import ForecastChoice, Scenario, load_scenario, with_forecast
 from experiments.store import MARKER, ReplayWriter, refuse_existing, run_directory, specification, to_json, versions
 from experiments.stress import StressPoint, nominal_problem, simulated_point, stress
 from experiments.studies import STUDIES
 from experiments.tables import check_lines, plan_lines, plan_table, replay_table, stress_table, verdict_lines
-from experiments.terminal import Terminal
+from experiments.terminal import (
+    FormatOption,
+    MapOption,
+    OnBadRowOption,
+    QuarantineOption,
+    StrictOption,
+    Terminal,
+    account_lines,
+)
 from experiments.timeline import life_dict, life_lines, read_life
 from experiments.trace import COMMANDS as TRACE_COMMANDS
 from policies.certificate import read_certificate, verify, write_certificate
@@ -42,7 +49,8 @@ from simulator.engine import ChosenEngine, choose_engine
 from simulator.errors import InputError, TokenfleetError
 from simulator.files import plan_to_dict, read_plan, read_problem, write_plan
 from simulator.policy import Policy, SearchProgress, StoppingRule
-from traces.registry import OnBadRow, TraceRead
+from traces.forecast.registry import ORACLE, season_intervals
+from traces.registry import OnBadRow, Reading, TraceRead
 from traces.source import TraceSource
 
 app = typer.Typer(
@@ -195,10 +203,12 @@ def functions_for(scenario: Scenario, **options: str | None) -> UserFunctions:
     return load_functions(places)
 
 
-def survey_with_bar(bars: Bars, scenario: Scenario, source: TraceSource) -> Arriving:
+def survey_with_bar(
+    bars: Bars, scenario: Scenario, source: TraceSource, count_every_s: float | None = None
+) -> Arriving:
     """Look at a whole trace before anything runs; see `experiments.replay.survey`."""
     step = bars.start("reading the trace")
-    arriving = survey(scenario, source)
+    arriving = survey(scenario, source, count_every_s=count_every_s)
     step(1.0)
     return arriving
 
@@ -206,6 +216,16 @@ def survey_with_bar(bars: Bars, scenario: Scenario, source: TraceSource) -> Arri
 def say(text: str) -> None:
     """A line of plain text on standard output, never broken or marked up."""
     out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """A line on standard error that does not stop anything."""
+    _complain(f"warning: {text}")
+
+
+def note(text: str) -> None:
+    """A line on standard error that is good to know."""
+    err.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
@@ -235,10 +255,18 @@ def replay(
     plan: Annotated[Path | None, typer.Option("--plan", help="Replay this plan file instead of a policy.")] = None,
     scenario: ScenarioOption = "azure-2023",
     interval: Annotated[str, typer.Option(help="Time between re-plans: 30s, 5m, 1h.")] = "5m",
+    forecast: Annotated[
+        str | None,
+        typer.Option(help="Forecaster (`tokenfleet list forecasters`), NAME or NAME:p90; default: the scenario's."),
+    ] = None,
     seed: SeedOption = 0,
     out_dir: OutOption = None,
     overwrite: OverwriteOption = False,
-    on_bad_row: Annotated[OnBadRow, typer.Option(help="What to do with a row that cannot be read.")] = OnBadRow.ERROR,
+    trace_format: FormatOption = None,
+    columns: MapOption = None,
+    on_bad_row: OnBadRowOption = OnBadRow.ERROR,
+    quarantine: QuarantineOption = None,
+    strict: StrictOption = False,
     engine: EngineOption = "compiled",
     step_time: FunctionOption = None,
     admission: FunctionOption = None,
@@ -260,6 +288,12 @@ def replay(
     if out_dir is not None:
         refuse_existing(out_dir, overwrite=overwrite)
     chosen = load_scenario(scenario)
+    if forecast is not None:
+        if plan is not None:
+            raise InputError("--plan and --forecast exclude each other: a plan that is given needs no forecast")
+        chosen = with_forecast(chosen, forecast)
+    if plan is None:  # before a long trace is read
+        season_intervals(chosen.file.forecast.method, chosen.file.forecast.season_s, interval_s)
     fixed = read_plan(plan) if plan is not None else None
     policies = [] if fixed else make_policies(policy, DEFAULT_POLICIES)
     functions = functions_for(chosen, step_time=step_time, admission=admission, router=router)
@@ -270,9 +304,11 @@ def replay(
         functions=functions,
         token_log=token_log,
     )
+    reading = parse_reading(trace_format, columns, on_bad_row, quarantine, strict)
     names = trace or [f"synthetic:{chosen.file.synthetic.profile}"]
     with progress_bars() as bars, ExitStack() as stack:
-        arriving = survey_with_bar(bars, chosen, _trace_source(trace, chosen, seed, on_bad_row))
+        counted = interval_s if chosen.file.forecast.method == ORACLE else None
+        arriving = survey_with_bar(bars, chosen, _trace_source(trace, chosen, seed, reading), counted)
         writer = None
         if out_dir is not None:
             folder = stack.enter_context(run_directory(out_dir, overwrite=overwrite))
@@ -296,8 +332,12 @@ def replay(
                 "policies": [run.policy for run in runs],
                 "plan": None if fixed is None else {**plan_to_dict(fixed), "seconds": None},
                 "interval_s": interval_s,
+                "forecast": forecast,
                 "seed": seed,
                 "on_bad_row": str(on_bad_row),
+                "strict": strict,
+                "format": trace_format,
+                "map": columns,
                 "functions": {"step_time": step_time, "admission": admission, "router": router},
                 "token_log": token_log,
             }
@@ -309,7 +349,8 @@ def replay(
         print_json({**result, "rows_skipped": skipped} if skipped else result)
         return
     found = arriving.survey
-    say(f"{found.requests:,} requests over {found.span_s / 60:.1f} min, scenario {chosen.name}, seed {seed}")
+    setting = f"scenario {chosen.name}, seed {seed}{_planned_for(chosen)}"
+    say(f"{found.requests:,} requests over {found.span_s / 60:.1f} min, {setting}")
     out.print(replay_table([run.summary for run in runs], [asdict(run.machine) for run in runs]))
     if not all(run.summary["quantiles_exact"] for run in runs):
         say("quantiles: to within 0.05 % of their value (more than a million requests)")
@@ -319,21 +360,25 @@ def replay(
         say(f"results and figures in {out_dir}: {', '.join(figures)}")
 
 
+def _planned_for(scenario: Scenario) -> str:
+    """The forecast, where it is not the ordinary one."""
+    label = scenario.file.forecast.label
+    return "" if label == ForecastChoice().label else f", forecast {label}"
+
+
 def _trace_source(
-    paths: list[str] | None, scenario: Scenario, seed: int, on_bad_row: OnBadRow, duration_s: float | None = None
+    paths: list[str] | None, scenario: Scenario, seed: int, reading: Reading, duration_s: float | None = None
 ) -> TraceSource:
     if paths:
-        return trace_files(paths, on_bad_row)
+        return trace_files(paths, reading)
     stand_in = scenario.file.synthetic
     return synthetic_trace(stand_in.profile, duration_s or stand_in.duration_s, stand_in.rate_factor, seed)
 
 
 def _tell_about_rows(reads: Sequence[TraceRead]) -> None:
     for read in reads:
-        if read.rows_skipped:
-            counts = f"skipped {read.rows_skipped} of {read.rows_in_file} rows"
-            text = f"{read.path}: {counts}; the first: {read.first_problems[0]}"
-            say(text)
+        for line in account_lines(read):
+            say(line)
 
 
 def _tell_about_time_limits(runs: Sequence[ReplayRun]) -> None:
@@ -504,7 +549,7 @@ def stress_command(
             data, stop = nominal_problem(chosen), chosen.file.stop.rule()
             functions = functions_for(chosen)
             used = engine_for(engine, functions)
-            arriving = survey_with_bar(bars, chosen, _trace_source(trace, chosen, seed, OnBadRow.ERROR, duration_s))
+            arriving = survey_with_bar(bars, chosen, _trace_source(trace, chosen, seed, Reading(), duration_s))
             options = ReplayOptions(interval_s=300.0, seed=seed, engine=used, functions=functions)
             simulate = partial(simulated_point, chosen, arriving, options)
         step = bars.start("stress")
@@ -533,6 +578,8 @@ def _write_stress(
         marker = {"format": "tokenfleet-stress/1", "options": options, "versions": versions()}
         (folder / MARKER).write_text(to_json(marker), "utf-8")
         (folder / "stress.json").write_text(to_json(result), "utf-8")
+        from experiments.figures import draw_stress  # here: Matplotlib takes longer to load than most commands
+
         draw_stress(points, folder)
 
 
@@ -546,7 +593,7 @@ def study(context: typer.Context) -> None:
 
     Example: `tokenfleet study hysteresis --policy gh --duration 6h --seeds 1`
     """
-    context.obj = Terminal(out, say, print_json, make_policies, progress_bars)
+    context.obj = Terminal(out, say, warn, note, print_json, make_policies, progress_bars)
 
 
 for _name, _study in STUDIES.items():
@@ -563,7 +610,7 @@ def trace_group(context: typer.Context) -> None:
 
     Example: `tokenfleet trace describe AzureLLMInferenceTrace_conv.csv`
     """
-    context.obj = Terminal(out, say, print_json, make_policies, progress_bars)
+    context.obj = Terminal(out, say, warn, note, print_json, make_policies, progress_bars)
 
 
 for _name, _command in TRACE_COMMANDS.items():
@@ -592,7 +639,7 @@ def trace_request(
 
 @app.command("list")
 def list_command(
-    what: Annotated[str, typer.Argument(help="policies, scenarios, models, gpus or traces")],
+    what: Annotated[str, typer.Argument(help="policies, scenarios, models, gpus, traces or forecasters")],
     as_json: JsonOption = False,
 ) -> None:
     """List what is there, with units and sources.

@@ -1,4 +1,4 @@
-"""Forecast of the demand, from past arrivals only."""
+"""Forecast of the demand, from past arrivals only (but for the oracle, which is the bound of all forecasts)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from experiments.scenario import ForecastChoice, QueryTypeRule
+from experiments.scenario import ForecastChoice, QueryTypeRule, Scenario, classify
 from simulator.engine import Observation
+from simulator.ticks import to_ticks_array
+from simulator.workload import Trace
+from traces.forecast.port import Setting
+from traces.forecast.registry import make_forecaster, season_intervals
 
 SECONDS_PER_H = 3600.0
 MIN_REQUESTS = 1e-6  # decayed requests below which a mean of lengths is not renewed
+MIN_INTERVAL_S = 1.0  # what the horizon leaves of the last interval says nothing of a rate if it is shorter
 MIN_ARRIVAL_PER_H = 1.0  # a type that was silent may speak again: it keeps a route
 
 
@@ -41,19 +46,42 @@ def expected_demand(types: Sequence[QueryTypeRule]) -> Demand:
     )
 
 
-class EwmaForecast:
-    """Exponentially weighted mean over intervals, starting from the expected demand.
+class DemandForecast:
+    """Arrival rates from a forecaster of the registry, lengths from exponentially weighted means.
 
-    Rates are averaged over time, token moments over requests: each interval's sums decay with the same weight, and the
-    expected demand of one interval is the first of them. Output lengths are those of requests that have finished.
+    Both start from the expected demand. Token moments are averaged over requests: each interval's sums decay with the
+    same weight, and the expected demand of one interval is the first of them. Output lengths are those of requests that
+    have finished.
+
+    Parameters
+    ----------
+    true_arrival_per_h
+        For the oracle alone: what really arrives in each interval, shape (intervals, types).
+
+    Raises
+    ------
+    InputError
+        If the season of the forecast is no whole number of intervals.
     """
 
-    def __init__(self, types: Sequence[QueryTypeRule], choice: ForecastChoice, interval_s: float) -> None:
+    def __init__(
+        self,
+        types: Sequence[QueryTypeRule],
+        choice: ForecastChoice,
+        interval_s: float,
+        true_arrival_per_h: npt.NDArray[np.float64] | None = None,
+    ) -> None:
         prior = expected_demand(types)
         self._choice = choice
-        self._types = len(types)
         self._since_s = 0.0
-        self._arrival_per_h = prior.arrival_per_h
+        setting = Setting(
+            series=len(types),
+            season=season_intervals(choice.method, choice.season_s, interval_s),
+            step=interval_s / SECONDS_PER_H,
+            weight=choice.weight,
+            prior=prior.arrival_per_h,
+        )
+        self._arrivals = make_forecaster(choice.method, setting, truth=true_arrival_per_h)
         weight = np.maximum(prior.arrival_per_h * interval_s / SECONDS_PER_H, 1.0)  # requests that the prior counts for
         self._arrived, self._finished = weight.copy(), weight.copy()
         self._inputs = weight * prior.input_tokens
@@ -64,8 +92,7 @@ class EwmaForecast:
         elapsed_h = (seen.now_s - self._since_s) / SECONDS_PER_H
         if elapsed_h <= 0:
             return
-        keep = 1 - self._choice.weight
-        self._arrival_per_h = keep * self._arrival_per_h + self._choice.weight * seen.arrived / elapsed_h
+        self._arrivals.observe(seen.arrived.astype(np.float64), elapsed_h)
         fade = self._fading(self._arrived, seen.arrived)
         self._arrived = fade * self._arrived + seen.arrived
         self._inputs = fade * self._inputs + seen.arrived_input_tokens
@@ -84,9 +111,46 @@ class EwmaForecast:
         """The forecast for the next interval, with the margin on the rate."""
         outputs, input_output, output_squared = self._outputs / self._finished
         return Demand(
-            arrival_per_h=np.maximum(self._arrival_per_h * self._choice.margin, MIN_ARRIVAL_PER_H),
+            arrival_per_h=np.maximum(self._arrival_per_h() * self._choice.margin, MIN_ARRIVAL_PER_H),
             input_tokens=self._inputs / self._arrived,
             output_tokens=outputs,
             input_output=input_output,
             output_squared=output_squared,
         )
+
+    def _arrival_per_h(self) -> npt.NDArray[np.float64]:
+        if self._choice.quantile is None:
+            return np.asarray(self._arrivals.forecast().mean[0])
+        return np.asarray(self._arrivals.forecast([self._choice.quantile]).quantiles[0, :, 0])
+
+
+class ArrivalCounts:
+    """Counts the arrivals of each interval by query type, chunk by chunk: what the oracle needs to know.
+
+    An interval begins with the arrivals of its own first tick, as in the engine.
+    """
+
+    def __init__(self, scenario: Scenario, interval_s: float) -> None:
+        self.interval_s = interval_s
+        self._scenario = scenario
+        self._counts = np.zeros((1, len(scenario.types)), dtype=np.int64)
+
+    def look_at(self, trace: Trace) -> None:
+        """Look at the next chunk of a trace; requests that match no query type are left out."""
+        if not len(trace):
+            return
+        kind = classify(self._scenario, trace)
+        first = max(0, int(trace.arrival_s[0] / self.interval_s) - 1)
+        starts_s = self.interval_s * np.arange(first, int(trace.arrival_s[-1] / self.interval_s) + 2, dtype=np.float64)
+        place = first - 1 + np.searchsorted(to_ticks_array(starts_s), to_ticks_array(trace.arrival_s), side="right")
+        more = int(place[-1]) + 1 - len(self._counts)
+        if more > 0:
+            self._counts = np.concatenate([self._counts, np.zeros((more, self._counts.shape[1]), dtype=np.int64)])
+        np.add.at(self._counts, (place[kind >= 0], kind[kind >= 0]), 1)
+
+    def per_h(self, horizon_s: float) -> npt.NDArray[np.float64]:
+        """Rates of the intervals up to the horizon, which may cut the last one short; shape (intervals, types)."""
+        starts_s = np.arange(len(self._counts)) * self.interval_s
+        ends_s = np.minimum(starts_s + self.interval_s, horizon_s)
+        lengths_s = np.maximum(ends_s - starts_s, min(MIN_INTERVAL_S, self.interval_s))
+        return np.asarray(self._counts / (lengths_s[:, None] / SECONDS_PER_H))

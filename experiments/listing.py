@@ -11,8 +11,9 @@ from policies.registry import POLICIES
 from simulator.catalog import load_catalog
 from simulator.errors import InputError
 from simulator.validation import closest
+from traces.forecast.registry import FORECASTERS
 from traces.registry import READERS
-from traces.synthetic import list_profiles
+from traces.synthetic import list_profiles, load_profile
 
 Rows = list[dict[str, Any]]
 
@@ -26,8 +27,13 @@ def _scenarios() -> Rows:
 
 
 def _traces() -> Rows:
-    formats: Rows = [{"name": name, "kind": "format that is read"} for name in READERS]
-    return formats + [{"name": name, "kind": "synthetic profile"} for name in list_profiles()]
+    formats: Rows = [{"name": name, "kind": "format", "what": entry.summary} for name, entry in READERS.items()]
+    profiles = [(name, load_profile(name).attribution) for name in list_profiles()]
+    return formats + [{"name": name, "kind": "profile", "what": what} for name, what in profiles]
+
+
+def _forecasters() -> Rows:
+    return [{"name": name, "summary": entry.summary} for name, entry in FORECASTERS.items()]
 
 
 def _stated(sections: tuple[str, ...]) -> Rows:
@@ -59,6 +65,7 @@ LISTINGS: dict[str, Callable[[], Rows]] = {
     "models": _models,
     "gpus": _gpus,
     "traces": _traces,
+    "forecasters": _forecasters,
 }
 
 

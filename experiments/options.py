@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 from simulator.errors import InputError
-from traces.registry import OnBadRow
+from traces.columns import EXTRAS, ROLES
+from traces.registry import OnBadRow, Reading
 from traces.source import TraceFiles, TraceInMemory
 from traces.synthetic import load_profile, synthesise
 
@@ -48,7 +49,41 @@ def parse_factors(text: str) -> list[float]:
     return factors
 
 
-def trace_files(arguments: list[str], on_bad_row: OnBadRow) -> TraceFiles:
+def parse_reading(
+    trace_format: str | None = None,
+    columns: list[str] | None = None,
+    on_bad_row: OnBadRow = OnBadRow.ERROR,
+    quarantine: Path | None = None,
+    strict: bool = False,
+) -> Reading:
+    """The options that say how trace files are read; `columns` are `HOLDS=NAME`, as in `arrival_s=When`.
+
+    Raises
+    ------
+    InputError
+        If an option makes no sense.
+    """
+    known = (*ROLES, *EXTRAS)
+    named: dict[str, str] = {}
+    for item in columns or ():
+        role, separator, name = item.partition("=")
+        if not (separator and name and role in known):
+            raise InputError(f"--map: expected HOLDS=COLUMN, HOLDS one of {', '.join(known)}; found {item!r}")
+        if role in named:
+            raise InputError(f"--map: {role} is given twice")
+        named[role] = name
+    if quarantine is not None and on_bad_row is not OnBadRow.QUARANTINE:
+        raise InputError("--quarantine needs --on-bad-row quarantine")
+    return Reading(
+        trace_format=trace_format,
+        columns=named,
+        on_bad_row=on_bad_row,
+        strict=strict,
+        quarantine=quarantine or Path(),
+    )
+
+
+def trace_files(arguments: list[str], reading: Reading) -> TraceFiles:
     """Trace files, each given as `PATH` or as `SOURCE=PATH`."""
     files: list[tuple[Path, str | None]] = []
     for argument in arguments:
@@ -56,7 +91,7 @@ def trace_files(arguments: list[str], on_bad_row: OnBadRow) -> TraceFiles:
         if not separator or "/" in source or Path(argument).exists():
             source, path = "", argument
         files.append((Path(path), source or None))
-    return TraceFiles(files, on_bad_row)
+    return TraceFiles(files, reading)
 
 
 def synthetic_trace(profile: str, duration_s: float, rate_factor: float, seed: int) -> TraceInMemory:

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from experiments.demand import Demand, EwmaForecast
+from experiments.demand import Demand, DemandForecast
 from experiments.scenario import Scenario
 from policies.judged import judged_plan
 from simulator.batching import BatchingType, batching_problem
@@ -127,13 +128,27 @@ class PlanningController:
 
     After the run it tells how often it re-planned, how long that took, how many plans hit the time limit, and how often
     there was none.
+
+    Parameters
+    ----------
+    true_arrival_per_h
+        For the oracle alone: what really arrives, shape (intervals, types).
     """
 
-    def __init__(self, scenario: Scenario, policy: Policy, *, interval_s: float, stop: StoppingRule, seed: int) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        policy: Policy,
+        *,
+        interval_s: float,
+        stop: StoppingRule,
+        seed: int,
+        true_arrival_per_h: npt.NDArray[np.float64] | None = None,
+    ) -> None:
         self._scenario = scenario
         self._policy = policy
         self._interval_h = interval_s / SECONDS_PER_H
-        self._forecast = EwmaForecast(scenario.types, scenario.file.forecast, interval_s)
+        self._forecast = DemandForecast(scenario.types, scenario.file.forecast, interval_s, true_arrival_per_h)
         self._stop = stop
         self._seed = seed
         self.calls = 0

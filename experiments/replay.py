@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from experiments.demand import ArrivalCounts
 from experiments.functions import UserFunctions
 from experiments.metrics import summarise
 from experiments.planner import CountingController, FixedController, PlanningController
@@ -29,6 +30,7 @@ from simulator.ticks import to_ticks, to_ticks_array
 from simulator.validation import closest
 from simulator.workload import Trace
 from simulator.world import World
+from traces.forecast.registry import ORACLE
 from traces.source import Survey, TraceSource
 
 SHARE_TOLERANCE = 1e-6
@@ -40,10 +42,11 @@ BatchSink = Callable[[RequestTable, Judgement, npt.NDArray[np.int32]], None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Arriving:
-    """A surveyed trace: what is replayed, and what one pass over it told."""
+    """A surveyed trace: what is replayed, and what one pass over it told; counts only if they were asked for."""
 
     source: TraceSource
     survey: Survey
+    counts: ArrivalCounts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +99,13 @@ def horizon_of(span_s: float) -> float:
     return (math.floor(span_s / HORIZON_STEP_S) + 1) * HORIZON_STEP_S
 
 
-def survey(scenario: Scenario, source: TraceSource) -> Arriving:
+def survey(scenario: Scenario, source: TraceSource, *, count_every_s: float | None = None) -> Arriving:
     """Look at a whole trace before anything runs.
+
+    Parameters
+    ----------
+    count_every_s
+        Count the arrivals of intervals of this length, which the oracle needs.
 
     Raises
     ------
@@ -105,10 +113,17 @@ def survey(scenario: Scenario, source: TraceSource) -> Arriving:
         From the trace's files; or if some requests match no query type, or the trace is longer than ticks can hold.
     """
     unmatched = Unmatched(scenario)
-    found = source.survey(unmatched.look_at)
+    counts = None if count_every_s is None else ArrivalCounts(scenario, count_every_s)
+
+    def look(chunk: Trace) -> None:
+        unmatched.look_at(chunk)
+        if counts is not None:
+            counts.look_at(chunk)
+
+    found = source.survey(look)
     unmatched.refuse()
     to_ticks(horizon_of(found.span_s))
-    return Arriving(source=source, survey=found)
+    return Arriving(source=source, survey=found, counts=counts)
 
 
 class Requests:
@@ -189,7 +204,7 @@ def replay_policy(
     sink: BatchSink | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> ReplayRun:
-    """Replay a trace; the policy re-plans at each interval on a forecast from past arrivals.
+    """Replay a trace; the policy re-plans at each interval on the scenario's forecast.
 
     Parameters
     ----------
@@ -204,9 +219,26 @@ def replay_policy(
         If no plan can keep the limits.
     """
     controller = PlanningController(
-        scenario, policy, interval_s=options.interval_s, stop=scenario.file.stop.rule(), seed=options.seed
+        scenario,
+        policy,
+        interval_s=options.interval_s,
+        stop=scenario.file.stop.rule(),
+        seed=options.seed,
+        true_arrival_per_h=_truth(scenario, arriving, options.interval_s),
     )
     return _run(scenario, arriving, policy.name, controller, options, sink, progress)
+
+
+def _truth(scenario: Scenario, arriving: Arriving, interval_s: float) -> npt.NDArray[np.float64] | None:
+    """What the oracle knows; counted in a pass of its own where the survey did not, None for all other forecasters."""
+    if scenario.file.forecast.method != ORACLE:
+        return None
+    counts = arriving.counts
+    if counts is None or counts.interval_s != interval_s:
+        counts = ArrivalCounts(scenario, interval_s)
+        for chunk in arriving.source.chunks():
+            counts.look_at(chunk)
+    return counts.per_h(horizon_of(arriving.survey.span_s))
 
 
 def replay_plan(

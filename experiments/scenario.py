@@ -1,7 +1,8 @@
 """Scenario files (TOML): query types by rules, limits, prices, catalog choice, engine and forecast settings."""
 
+import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -22,6 +23,7 @@ from simulator.reality import OnFailure
 from simulator.replica import Discipline
 from simulator.validation import StrictModel, closest, input_error
 from simulator.workload import Trace
+from traces.forecast.registry import FORECASTERS, refuse_unknown
 
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -120,10 +122,27 @@ class EngineChoice(StrictModel):
 
 
 class ForecastChoice(StrictModel):
-    """Exponentially weighted mean of the intervals seen so far, times a margin."""
+    """How arrival rates are forecast (`traces.forecast`): the mean or a quantile of the next interval, times a margin.
 
+    `weight` is also that of the means of lengths.
+    """
+
+    method: str = "ewma"
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
     margin: Positive = 1.0
+    quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
+    season_s: Positive = 86400.0
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.method not in FORECASTERS:
+            raise ValueError(f"method {self.method!r} is unknown; {closest(self.method, FORECASTERS)}")
+        return self
+
+    @property
+    def label(self) -> str:
+        """As the command line writes it, for instance `adaptive:p90`."""
+        return self.method if self.quantile is None else f"{self.method}:p{100 * self.quantile:g}"
 
 
 class StopChoice(StrictModel):
@@ -242,6 +261,30 @@ def load_scenario(name_or_path: str) -> Scenario:
         )
     resource = resources.files("experiments") / "scenarios" / f"{name_or_path}.toml"
     return _parse(resource.read_bytes(), f"scenario {name_or_path}", Path())
+
+
+_FORECAST = re.compile(r"(?P<method>[^:]+)(:p(?P<percent>\d{1,2}(\.\d+)?))?")
+
+
+def with_forecast(scenario: Scenario, text: str) -> Scenario:
+    """The scenario with another forecaster: `NAME` plans for its mean, `NAME:p90` for that quantile.
+
+    Raises
+    ------
+    InputError
+        If there is no such forecaster, or the quantile is none.
+    """
+    match = _FORECAST.fullmatch(text.strip())
+    percent = float(match["percent"]) if match and match["percent"] else None
+    if match is None or percent == 0:
+        raise InputError(f"--forecast: expected NAME or NAME:p90, a quantile between p0 and p100; found {text!r}")
+    try:
+        refuse_unknown(match["method"])
+    except InputError as error:
+        raise InputError(f"--forecast: {error}") from None
+    chosen = {"method": match["method"], "quantile": None if percent is None else percent / 100}
+    choice = scenario.file.forecast.model_copy(update=chosen)
+    return replace(scenario, file=scenario.file.model_copy(update={"forecast": choice}))
 
 
 def _parse(data: bytes, source: str, folder: Path) -> Scenario:

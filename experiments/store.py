@@ -18,7 +18,6 @@ import pandas as pd
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from experiments.figures import draw_replay
 from experiments.metrics import interval_table, requests_table
 from experiments.replay import BatchSink, ReplayRun
 from experiments.scenario import Scenario
@@ -156,6 +155,8 @@ class ReplayWriter:
                 self._append(name, pa.Table.from_pandas(frame, preserve_index=False), run.policy, run.seed)
         for number, run in enumerate(runs):
             _write_plans(folder / "plans" / f"{number}-{_file_name(run.policy)}", run.result)
+        from experiments.figures import draw_replay  # here: Matplotlib takes longer to load than most commands
+
         return [path.name for path in draw_replay(scenario, runs, folder)]
 
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from simulator.policy import Policy
+from traces.registry import OnBadRow, TraceRead
 
 PolicyOption = Annotated[
     list[str] | None,
@@ -26,6 +27,26 @@ OutOption = Annotated[
 ]
 OverwriteOption = Annotated[bool, typer.Option(help="Replace an earlier run in --out.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
+TracesArgument = Annotated[list[str], typer.Argument(metavar="TRACE...", help="Trace files, PATH or SOURCE=PATH.")]
+FormatOption = Annotated[
+    str | None, typer.Option("--format", help="Trace format (`tokenfleet list traces`); default: by the content.")
+]
+MapOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map", help="Which column is what: arrival_s=NAME, source=, input_tokens=, output_tokens=; repeatable."
+    ),
+]
+OnBadRowOption = Annotated[
+    OnBadRow,
+    typer.Option(help="A row that cannot be read is an error, is skipped, or is skipped and written to a file."),
+]
+QuarantineOption = Annotated[
+    Path | None, typer.Option(help="Folder of those files, NAME.bad-rows.csv; default: the current one.")
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="A row that goes back in time is a bad row: none is sorted.")
+]
 
 
 class Bars(Protocol):
@@ -42,6 +63,20 @@ class Terminal:
 
     out: Console
     say: Callable[[str], None]
+    warn: Callable[[str], None]
+    note: Callable[[str], None]
     print_json: Callable[[object], None]
     make_policies: Callable[[Sequence[str] | None, Sequence[str]], list[Policy]]
     progress_bars: Callable[[], AbstractContextManager[Bars]]
+
+
+def account_lines(read: TraceRead) -> list[str]:
+    """What the user has to know about how a file was read, a line each; none if all is well."""
+    lines = []
+    if read.rows_skipped:
+        counts = f"skipped {read.rows_skipped} of {read.rows_in_file} rows"
+        where = f" (all in {read.quarantine})" if read.quarantine else ""
+        lines.append(f"{read.path}: {counts}{where}; the first: {read.first_problems[0]}")
+    if read.rows_out_of_order:
+        lines.append(f"{read.path}: {read.rows_out_of_order} rows were earlier than the row before them; sorted")
+    return lines

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,8 @@ class Trace:
     extras: Mapping[str, npt.NDArray[np.int32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for column in (self.arrival_s, self.source, self.input_tokens, self.output_tokens, *self.extras.values()):
+        columns: list[npt.NDArray[Any]] = [self.arrival_s, self.source, self.input_tokens, self.output_tokens]
+        for column in (*columns, *self.extras.values()):
             column.setflags(write=False)
 
     def __len__(self) -> int:

@@ -1,76 +1,88 @@
-"""The trace format of tokenfleet: a Parquet file with a row per request.
+"""Parquet files: the trace format of tokenfleet, and any table with a row per request.
 
-Columns: `arrival_s` (seconds, never decreasing), `source`, `input_tokens` and `output_tokens`; others are ignored. The
-metadata `tokenfleet.start` of the file, if there, is the wall-clock time of `arrival_s` zero in ISO 8601.
+The format of tokenfleet has the columns `arrival_s` (seconds, never decreasing), `source`, `input_tokens` and
+`output_tokens`, and further ones as in `simulator.workload.Trace.extras`; others are ignored. The metadata
+`tokenfleet.start` of the file, if there, is the wall-clock time of `arrival_s` zero in ISO 8601.
 """
 
 import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from simulator.errors import InputError
 from simulator.workload import Trace
-from traces.reader import MAX_PROBLEMS, MAX_TOKENS, Block
+from traces.columns import EXTRAS, Columns, find_columns
+from traces.moments import NS_PER_UNIT, US_LIMIT, TimeForm, TimeKind, form_of
+from traces.reader import MAX_TOKENS, Asked, BadRow, Block, default_source
 
-_MAGIC = b"PAR1"
+MAGIC = b"PAR1"
+COLUMNS = ("arrival_s", "source", "input_tokens", "output_tokens")
 _START = b"tokenfleet.start"
 _READ_BYTES = 2**16
-_NAMES_ROWS = 2**17
+_NS_PER_S = 10**9
 
-
-def _is_text(kind: pa.DataType) -> bool:
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(value) or pa.types.is_large_string(value))
-
-
-_TYPES: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
-    "arrival_s": ("double", pa.types.is_float64),
-    "source": ("string", _is_text),
-    "input_tokens": ("an integer type", pa.types.is_integer),
-    "output_tokens": ("an integer type", pa.types.is_integer),
+_SCHEMA = {
+    "arrival_s": pa.float64(),
+    "source": pa.dictionary(pa.int32(), pa.string()),
+    "input_tokens": pa.int32(),
+    "output_tokens": pa.int32(),
 }
-COLUMNS = tuple(_TYPES)
-_VALUES = {
-    "arrival_s": "a finite number from 0",
-    "source": "a name",
-    "input_tokens": f"an integer from 0 to {MAX_TOKENS}",
-    "output_tokens": f"an integer from 0 to {MAX_TOKENS}",
-}
-_SCHEMA = pa.schema(
-    {
-        "arrival_s": pa.float64(),
-        "source": pa.dictionary(pa.int32(), pa.string()),
-        "input_tokens": pa.int32(),
-        "output_tokens": pa.int32(),
-    }
+_OWN = Columns(
+    time="arrival_s", input_tokens="input_tokens", output_tokens="output_tokens", source="source", time_unit="s"
 )
 
 
-def recognises(head: bytes) -> bool:
-    """Whether the file is a Parquet file; wrong columns are then worth a message."""
-    return head.startswith(_MAGIC)
+class Parquet:
+    """The format of tokenfleet: a `traces.reader.Reader`."""
+
+    unit = "row"
+
+    def recognises(self, path: Path, head: bytes) -> bool:
+        """Whether it is a Parquet file with the four columns."""
+        if not head.startswith(MAGIC):
+            return False
+        try:
+            return set(COLUMNS).issubset(pq.read_schema(path).names)
+        except (pa.ArrowException, OSError, UnicodeDecodeError):
+            return True  # to be read, and said what is wrong with it
+
+    def blocks(self, path: Path, asked: Asked) -> Iterator[Block]:
+        """See `traces.reader.Reader.blocks`."""
+        yield from parquet_blocks(path, asked, own=True)
 
 
-def blocks(path: Path, *, source: str | None, rows: int) -> Iterator[Block]:
-    """Read a file a batch of rows at a time.
+READER = Parquet()
 
-    Sources are numbered in the order of their first rows, which a pass over that column alone tells beforehand.
 
-    See `traces.reader.Reader.blocks` for the contract.
+def parquet_blocks(path: Path, asked: Asked, *, own: bool) -> Iterator[Block]:
+    """Read a Parquet file a batch of rows at a time.
+
+    Parameters
+    ----------
+    own
+        Whether it is of the format of tokenfleet. If not, columns are found by `asked` and by their names.
     """
     try:
-        start = _start(path, pq.read_schema(path))
-        with pq.ParquetFile(path, read_dictionary=["source"], pre_buffer=False, buffer_size=_READ_BYTES) as file:
-            yield from _blocks(path, file, rows, start, _sources(file), source)
+        schema = pq.read_schema(path)
+        names = list(schema.names)
+        extras = {name: name for name in EXTRAS if name in names}
+        columns = replace(_OWN, extras=extras) if own else find_columns(names, asked.columns, path, "schema")
+        start = _start(path, schema, columns)
+        # As a dictionary a column of names takes little memory, and is read faster.
+        text = [columns.source] if columns.source in names else []
+        with pq.ParquetFile(path, read_dictionary=text, pre_buffer=False, buffer_size=_READ_BYTES) as file:
+            yield from _Batches(path, columns, schema, asked, start).blocks(file)
     except UnicodeDecodeError:
         raise InputError(f"{path}: column source: expected text in UTF-8") from None
     except (pa.ArrowException, OSError) as error:
@@ -92,6 +104,8 @@ def write_parquet(path: Path, chunks: Iterable[Trace]) -> None:
     """
     parts = iter(chunks)
     first = next(parts, None)
+    extras = () if first is None else sorted(first.extras)
+    schema = pa.schema(_SCHEMA | dict.fromkeys(extras, pa.int32()))
     metadata = {_START: first.start.isoformat()} if first is not None and first.start is not None else None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,10 +115,10 @@ def write_parquet(path: Path, chunks: Iterable[Trace]) -> None:
     try:
         with (
             os.fdopen(handle, "wb") as file,
-            pq.ParquetWriter(file, _SCHEMA.with_metadata(metadata), use_dictionary=list(COLUMNS[1:])) as writer,
+            pq.ParquetWriter(file, schema.with_metadata(metadata), use_dictionary=schema.names[1:]) as writer,
         ):
             for chunk in () if first is None else itertools.chain([first], parts):
-                writer.write_batch(_batch(chunk))
+                writer.write_batch(record_batch(chunk))
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except OSError as error:
@@ -113,18 +127,30 @@ def write_parquet(path: Path, chunks: Iterable[Trace]) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-def _batch(chunk: Trace) -> pa.RecordBatch:
+def record_batch(chunk: Trace) -> pa.RecordBatch:
+    """The requests as an Arrow table, over the same memory where that can be."""
     source = pa.DictionaryArray.from_arrays(pa.array(chunk.source), pa.array(chunk.sources, pa.string()))
     return pa.RecordBatch.from_arrays(
-        [pa.array(chunk.arrival_s), source, pa.array(chunk.input_tokens), pa.array(chunk.output_tokens)],
-        names=list(COLUMNS),
+        [
+            *(pa.array(chunk.arrival_s), source, pa.array(chunk.input_tokens), pa.array(chunk.output_tokens)),
+            *(pa.array(chunk.extras[name]) for name in sorted(chunk.extras)),
+        ],
+        names=[*COLUMNS, *sorted(chunk.extras)],
     )
 
 
-def _start(path: Path, schema: pa.Schema) -> datetime | None:
+def _start(path: Path, schema: pa.Schema, columns: Columns) -> datetime | None:
     """The start that the file states, once its columns have been checked."""
     problems = []
-    for column, (expected, fits) in _TYPES.items():
+    wanted: list[tuple[str | None, str, Callable[[pa.DataType], bool]]] = [
+        (columns.time, "a time or a number", _is_time),
+        (columns.source, "string", _is_text),
+        *((name, "an integer type", _is_number) for name in (columns.input_tokens, columns.output_tokens)),
+        *((name, "an integer type", _is_number) for name in columns.extras.values()),
+    ]
+    for column, expected, fits in wanted:
+        if column is None:
+            continue
         found = schema.names.count(column)
         if found != 1:
             problems.append(f"{path}: column {column}: expected one of this name, found {found or 'none'}")
@@ -141,84 +167,142 @@ def _start(path: Path, schema: pa.Schema) -> datetime | None:
     return start
 
 
-def _sources(file: pq.ParquetFile) -> tuple[str, ...]:
-    """The names of the sources in the order of their first rows."""
-    names: dict[str | None, None] = {}
-    for batch in file.iter_batches(batch_size=_NAMES_ROWS, columns=["source"], use_threads=False):
-        names |= dict.fromkeys(batch["source"].unique().to_pylist())
-    return tuple(name for name in names if name)
+def _is_text(kind: pa.DataType) -> bool:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(value) or pa.types.is_large_string(value))
 
 
-def _blocks(
-    path: Path, file: pq.ParquetFile, rows: int, start: datetime | None, names: tuple[str, ...], given: str | None
-) -> Iterator[Block]:
-    last = _Row(0, 0.0)
-    first_row = 1
-    for batch in file.iter_batches(batch_size=rows, columns=list(COLUMNS), use_threads=False):
-        columns, fine = _columns(batch, names)
-        time_s = columns["arrival_s"]
-        good = np.flatnonzero(np.logical_and.reduce(list(fine.values())))
-        # Compared with the latest time so far: a row that goes back does not become the measure of the next one.
-        good = good[time_s[good] == np.maximum(np.maximum.accumulate(time_s[good]), last.arrival_s)]
-        bad = np.setdiff1d(np.arange(len(batch)), good, assume_unique=True)
-        problems = []
-        for index in bad[:MAX_PROBLEMS].tolist():
-            wrong = next((name for name in COLUMNS if not fine[name][index]), None)
-            if wrong is None:  # good by itself: it goes back in time behind the last good row before it
-                at = int(np.searchsorted(good, index)) - 1
-                previous = _Row(first_row + int(good[at]), float(time_s[good[at]])) if at >= 0 else last
-                wanted = f"a time not before {previous.arrival_s} of row {previous.number}"
-                problem = _problem(batch, index, "arrival_s", wanted)
-            else:
-                problem = _problem(batch, index, wrong, _VALUES[wrong])
-            problems.append(f"{path}: row {first_row + index}, {problem}")
-        if len(good):
-            last = _Row(first_row + int(good[-1]), float(time_s[good[-1]]))
-        first_row += len(batch)
-        yield Block(
-            trace=Trace(
-                sources=names if given is None else (given,),
-                start=start,
-                arrival_s=time_s[good],
-                source=columns["source"][good] if given is None else np.zeros(len(good), dtype=np.int32),
-                input_tokens=columns["input_tokens"][good].astype(np.int32),
-                output_tokens=columns["output_tokens"][good].astype(np.int32),
-            ),
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    return _is_number(kind) or bool(pa.types.is_timestamp(kind))
+
+
+class _Batches:
+    """Reads the batches of one file."""
+
+    def __init__(self, path: Path, columns: Columns, schema: pa.Schema, asked: Asked, start: datetime | None) -> None:
+        self._columns = columns
+        self._start = start
+        self._kind = schema.field(columns.time).type
+        self._form: TimeForm | None = None
+        self._rows = asked.rows
+        self._path = path
+        self._source = columns.source if asked.source is None else None
+        self._names: dict[str, int] = {} if self._source else {asked.source or default_source(path): 0}
+
+    def blocks(self, file: pq.ParquetFile) -> Iterator[Block]:
+        first_row = 1
+        read = list(dict.fromkeys(self._columns.names()))
+        for batch in file.iter_batches(batch_size=self._rows, columns=read, use_threads=False):
+            yield self._block(batch, first_row)
+            first_row += len(batch)
+        if first_row == 1:
+            raise InputError(f"{self._path}: row 1: expected at least one row, found the end of the file")
+
+    def _block(self, batch: pa.RecordBatch, first_row: int) -> Block:
+        columns = self._columns
+        checks = {columns.time: (*self._times(batch[columns.time]), self._expected_time())}
+        if self._source is not None:
+            checks[self._source] = (*self._sources(batch[self._source]), "a name")
+        for name in (columns.input_tokens, columns.output_tokens, *columns.extras.values()):
+            checks[name] = (*_counts(batch[name]), f"an integer from 0 to {MAX_TOKENS}")
+        fine = np.logical_and.reduce([good for _, good, _ in checks.values()])
+        kept = np.flatnonzero(fine)
+        bad = []
+        for index in np.flatnonzero(~fine).tolist():
+            name, wanted = next((name, wanted) for name, (_, good, wanted) in checks.items() if not good[index])
+            value = batch[name][index].as_py()
+            found = "nothing" if value is None else repr(value)
+            number = first_row + index
+            problem = f"row {number}, column {name}: expected {wanted}, found {found}"
+            bad.append(BadRow(number, problem, _row_text(batch, index)))
+
+        def counts(name: str) -> npt.NDArray[np.int32]:
+            whole: npt.NDArray[np.int32] = checks[name][0][kept].astype(np.int32)
+            return whole
+
+        source = np.zeros(len(kept), dtype=np.int32) if self._source is None else checks[self._source][0][kept]
+        rows = kept + first_row
+        return Block(
+            time=checks[columns.time][0][kept],
+            sources=tuple(self._names),
+            source=source,
+            input_tokens=counts(columns.input_tokens),
+            output_tokens=counts(columns.output_tokens),
+            extras={role: counts(name) for role, name in columns.extras.items()},
             rows=len(batch),
-            first_problems=tuple(problems),
+            bad=bad,
+            row_of=lambda index: (int(rows[index]), _row_text(batch, int(kept[index]))),
+            zoned=pa.types.is_timestamp(self._kind) and self._kind.tz is not None,
+            start=self._start,
         )
-    if first_row == 1:
-        raise InputError(f"{path}: row 1: expected at least one row, found the end of the file")
+
+    def _sources(self, column: pa.DictionaryArray) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """The number of each source, in the order of first rows."""
+        if not isinstance(column, pa.DictionaryArray):
+            column = column.dictionary_encode()
+        words, indices = column.dictionary.to_pylist(), column.indices
+        for index in pc.unique(indices).to_pylist():
+            if index is not None and words[index]:
+                self._names.setdefault(words[index], len(self._names))
+        # One entry more, for rows without a source.
+        number = np.array([self._names.get(word, -1) if word else -1 for word in [*words, None]], dtype=np.int32)
+        found = number[np.from_dlpack(indices.cast(pa.int64()).fill_null(len(words)))]
+        return found, found >= 0
+
+    def _times(self, column: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Times as in `traces.reader.Block`, and which of them are good."""
+        present = _present(column)
+        if pa.types.is_timestamp(column.type):
+            factor = NS_PER_UNIT[column.type.unit]
+            stamp = np.from_dlpack(column.view(pa.int64()).fill_null(0))
+            good = present & (np.abs(stamp) < 2**63 // factor)
+            return np.where(good, stamp, 0) * factor, good
+        value: npt.NDArray[Any] = np.from_dlpack(column.fill_null(0))
+        form = self._form_of(value[present])
+        if form is None:
+            return np.zeros(len(value), dtype=np.int64), np.zeros(len(value), dtype=np.bool_)
+        factor = NS_PER_UNIT[form.unit]
+        if form.kind is TimeKind.RELATIVE:
+            seconds = value.astype(np.float64) / (_NS_PER_S / factor) + 0.0
+            return seconds, present & (seconds >= 0) & (seconds <= np.finfo(np.float64).max)
+        if np.issubdtype(value.dtype, np.integer):
+            good = present & (np.abs(value) < 2**63 // factor)
+            return np.where(good, value, 0).astype(np.int64) * factor, good
+        time_us = value * (factor / 1000)
+        good = present & (np.abs(time_us) < US_LIMIT)
+        return np.rint(np.where(good, time_us, 0)).astype(np.int64) * 1000, good
+
+    def _form_of(self, value: npt.NDArray[Any]) -> TimeForm | None:
+        """What numbers mean: as the first good one says, in the format of tokenfleet always seconds."""
+        if self._form is None:
+            if self._columns is _OWN or self._columns == replace(_OWN, extras=self._columns.extras):
+                self._form = TimeForm(TimeKind.RELATIVE, "s")
+            else:
+                known = (form_of(str(number), self._columns.time_unit) for number in value[:1000].tolist())
+                self._form = next((form for form in known if form is not None), None)
+        return self._form
+
+    def _expected_time(self) -> str:
+        if pa.types.is_timestamp(self._kind):
+            return "a time"
+        return "a finite number from 0" if self._form is None or self._form.kind is TimeKind.RELATIVE else "a time"
 
 
-def _problem(batch: pa.RecordBatch, index: int, column: str, wanted: str) -> str:
-    value = batch[column][index].as_py()
-    return f"column {column}: expected {wanted}, found {'nothing' if value is None else repr(value)}"
+def _counts(column: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    value = np.from_dlpack(column.fill_null(0))
+    good = _present(column) & (value >= 0) & (value <= MAX_TOKENS)
+    if np.issubdtype(value.dtype, np.floating):
+        good &= np.where(good, value, 0.5) % 1 == 0
+    return np.where(good, value, 0), good
 
 
-class _Row(NamedTuple):
-    """Where and when the last good row was."""
-
-    number: int
-    arrival_s: float
+def _present(column: pa.Array) -> npt.NDArray[np.bool_]:
+    return np.from_dlpack(column.is_valid().cast(pa.uint8())).astype(np.bool_)
 
 
-def _columns(
-    batch: pa.RecordBatch, names: tuple[str, ...]
-) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[np.bool_]]]:
-    """The values of each column, of the source its index in `names`, and which of them are good by themselves."""
-    columns, fine = {}, {}
-    for name in COLUMNS:
-        column = batch[name]
-        if name == "source":
-            text, column = column.dictionary.to_pylist(), column.indices
-            # One entry more, for rows without a source.
-            number = np.array([names.index(word) if word in names else -1 for word in [*text, None]], dtype=np.int32)
-            columns[name] = number[np.from_dlpack(column.cast(pa.int64()).fill_null(len(text)))]
-            fine[name] = columns[name] >= 0
-        else:
-            present = np.from_dlpack(column.is_valid().cast(pa.uint8())).astype(np.bool_)
-            columns[name] = value = np.from_dlpack(column.fill_null(0))
-            most = MAX_TOKENS if name != "arrival_s" else np.finfo(np.float64).max
-            fine[name] = present & (value >= 0) & (value <= most)
-    return columns, fine
+def _row_text(batch: pa.RecordBatch, index: int) -> str:
+    return ",".join(f"{name}={batch[name][index].as_py()}" for name in batch.schema.names)

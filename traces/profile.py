@@ -3,7 +3,9 @@
 import itertools
 import tomllib
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import resources
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -42,43 +44,71 @@ class SourceProfile:
     rate_per_s
         Mean arrival rate.
     dispersion
-        Measured index of dispersion of counts (variance over mean) by window in seconds.
+        Index of dispersion of counts (variance over mean) within an hour by window in seconds, at the mean rate.
     gap_cv
-        Measured coefficient of variation of the times between arrivals.
+        Coefficient of variation of the times between arrivals, None where nobody knows it.
     spearman
         Rank correlation of input and output tokens.
     input_tokens, output_tokens
         Quantiles at `Profile.quantile_levels`.
     modulation
         Fitted factors of the arrival rate.
+    requests_per_h
+        Rate curve: counts of successive hours from `Profile.curve_start` on, after which it repeats. Empty: none.
+    follow_share
+        Share of the requests that follow another one closely, as a client does that asks several things at once.
+    follow_delay_s
+        Mean time after that other one.
+    joint
+        Requests by the rank of their input (rows, of equal shares) and of their output (columns, likewise), up to a
+        factor. Empty: the tokens are joined by their rank correlation alone.
     """
 
     name: str
     rate_per_s: float
     dispersion: dict[float, float]
-    gap_cv: float
+    gap_cv: float | None
     spearman: float
     input_tokens: tuple[float, ...]
     output_tokens: tuple[float, ...]
     modulation: tuple[RateComponent, ...]
+    requests_per_h: tuple[float, ...] = ()
+    follow_share: float = 0.0
+    follow_delay_s: float = 0.0
+    joint: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Statistics of a trace, source by source. `quantile_levels` rise from 0 to 1."""
+    """Statistics of a trace, source by source.
+
+    Attributes
+    ----------
+    assumptions
+        What is not measured of this trace, a sentence each.
+    quantile_levels
+        Rise from 0 to 1.
+    curve_start
+        When the rate curves begin, None where there are none or nobody knows.
+    """
 
     name: str
     attribution: str
     quantile_levels: tuple[float, ...]
     sources: tuple[SourceProfile, ...]
+    assumptions: tuple[str, ...] = ()
+    curve_start: datetime | None = None
 
+
+MARGIN = 0.02  # by which the rows and columns of `joint` may differ from equal shares, and a rate from its curve
 
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Tokens = Annotated[float, Field(ge=0, le=2**31 - 1)]
 
 
 class _RateComponent(StrictModel):
-    time_scale_s: Positive
+    time_scale_s: Annotated[float, Field(ge=0.001)]
     squared_cv: Annotated[float, Field(ge=0)]
     on_share: Annotated[float, Field(gt=0, le=1)] = 1.0
 
@@ -98,18 +128,43 @@ class _Dispersion(StrictModel):
 class _Source(StrictModel):
     name: Annotated[str, Field(min_length=1)]
     rate_per_s: Positive
-    gap_cv: Positive
+    gap_cv: Positive | None = None
     spearman: Annotated[float, Field(ge=-1, le=1)]
     dispersion: tuple[_Dispersion, ...]
     input_tokens: tuple[Tokens, ...]
     output_tokens: tuple[Tokens, ...]
     modulation: tuple[_RateComponent, ...]
+    requests_per_h: tuple[NotNegative, ...] = ()
+    follow_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    follow_delay_s: Annotated[float, Field(ge=0, le=1)] = 0.0
+    joint: tuple[tuple[NotNegative, ...], ...] = ()
+
+    @model_validator(mode="after")
+    def _curve_has_the_rate(self) -> Self:
+        mean_per_s = sum(self.requests_per_h) / max(len(self.requests_per_h), 1) / 3600
+        if self.requests_per_h and abs(mean_per_s - self.rate_per_s) > MARGIN * self.rate_per_s:
+            raise ValueError(f"rate_per_s must be the mean of requests_per_h, {mean_per_s:.6g} per second")
+        return self
+
+    @model_validator(mode="after")
+    def _joint_keeps_the_quantiles(self) -> Self:
+        if not self.joint:
+            return self
+        total = sum(map(sum, self.joint))
+        if len({len(row) for row in self.joint}) > 1 or total == 0:
+            raise ValueError("joint must have rows of equal lengths and a number above zero")
+        for what, lines in (("row", self.joint), ("column", tuple(zip(*self.joint, strict=True)))):
+            if any(abs(sum(line) * len(lines) / total - 1) > MARGIN for line in lines):
+                raise ValueError(f"joint: every {what} must have the same sum, or the token quantiles are not kept")
+        return self
 
 
 class _Profile(StrictModel):
     format: Literal["tokenfleet-profile/1"]
     name: str
     attribution: str
+    assumptions: tuple[str, ...] = ()
+    curve_start: datetime | None = None
     quantile_levels: tuple[float, ...]
     sources: Annotated[tuple[_Source, ...], Field(min_length=1)]
 
@@ -119,6 +174,8 @@ class _Profile(StrictModel):
         if levels[:1] != (0.0,) or levels[-1:] != (1.0,) or any(a >= b for a, b in itertools.pairwise(levels)):
             problems.append("quantile_levels must rise from 0 to 1")
         names = [source.name for source in self.sources]
+        if len({len(source.requests_per_h) for source in self.sources}) > 1:
+            problems.append("requests_per_h must have the same length in all sources")
         problems += [f"sources names {name!r} twice" for name in sorted({n for n in names if names.count(n) > 1})]
         for i, source in enumerate(self.sources):
             for field in ("input_tokens", "output_tokens"):
@@ -152,6 +209,25 @@ def load_profile(name: str = "azure-2023") -> Profile:
     return parse_profile(file.read_text(encoding="utf-8"), name=f"traces/profiles/{name}.toml")
 
 
+def read_profile(name_or_path: str) -> Profile:
+    """Load a profile of the package by its name, or a file in .toml.
+
+    Raises
+    ------
+    InputError
+        If there is none, or the file is no profile.
+    """
+    if not name_or_path.endswith(".toml"):
+        return load_profile(name_or_path)
+    try:
+        text = Path(name_or_path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{name_or_path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{name_or_path}: expected text in UTF-8") from None
+    return parse_profile(text, name=name_or_path)
+
+
 def parse_profile(text: str, *, name: str) -> Profile:
     """Parse a profile file (`tokenfleet-profile/1`) that messages call `name`.
 
@@ -169,6 +245,8 @@ def parse_profile(text: str, *, name: str) -> Profile:
     return Profile(
         name=raw.name,
         attribution=raw.attribution,
+        assumptions=raw.assumptions,
+        curve_start=raw.curve_start,
         quantile_levels=raw.quantile_levels,
         sources=tuple(
             SourceProfile(
@@ -180,6 +258,10 @@ def parse_profile(text: str, *, name: str) -> Profile:
                 input_tokens=source.input_tokens,
                 output_tokens=source.output_tokens,
                 modulation=tuple(RateComponent(**item.model_dump()) for item in source.modulation),
+                requests_per_h=source.requests_per_h,
+                follow_share=source.follow_share,
+                follow_delay_s=source.follow_delay_s,
+                joint=source.joint,
             )
             for source in raw.sources
         ),

@@ -1,11 +1,13 @@
 """What a trace format has to offer, and what reading it gives."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from simulator.workload import Trace
+import numpy as np
+import numpy.typing as npt
 
 MAX_PROBLEMS = 5
 """How many bad rows of a file are described; the others are only counted."""
@@ -13,42 +15,102 @@ MAX_PROBLEMS = 5
 MAX_TOKENS = 10_000_000
 """More tokens than this in one request are a mistake in the file."""
 
+SERVICES = ("conv", "code")
+"""The services of the Azure traces, by which their files are named."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+HEAD_BYTES = 2**16
+"""How much of a file is looked at to recognise it."""
+
+Times = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be used: its number, what is wrong with it (without the file), and the row as it stands."""
+
+    number: int
+    problem: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Block:
-    """Successive rows of a file: the good ones, and an account of the bad ones.
+    """Successive rows of a file: the requests of the good ones, in the order of the file, and the bad ones.
 
     Attributes
     ----------
-    trace
-        The good rows. `sources` and `start` are the same in all blocks of a file that have any.
+    time
+        int64: nanoseconds since 1970 in UTC. float64: seconds since `start`, finite and at least zero. The same
+        in all blocks of a file.
+    sources
+        Names; those of a block are the beginning of those of the next.
+    source
+        Index into `sources`, int32.
+    input_tokens, output_tokens
+        int32, from 0 to `MAX_TOKENS`.
+    extras
+        As in `simulator.workload.Trace`; the same names in all blocks of a file.
     rows
-        Rows, good or bad.
-    first_problems
-        One message for each of the first `MAX_PROBLEMS` bad rows, naming file, line (or row) and column.
+        Rows of the file, good or bad.
+    row_of
+        The number of a request's row and the row as it stands, from its index in the block.
+    zoned
+        Of int64 times: whether the file states a time zone.
+    start
+        Of float64 times: the wall-clock time of zero, if the file states it.
     """
 
-    trace: Trace
+    time: Times
+    sources: tuple[str, ...]
+    source: npt.NDArray[np.int32]
+    input_tokens: npt.NDArray[np.int32]
+    output_tokens: npt.NDArray[np.int32]
     rows: int
-    first_problems: tuple[str, ...]
+    bad: Sequence[BadRow] = ()
+    row_of: Callable[[int], tuple[int, str]]
+    extras: Mapping[str, npt.NDArray[np.int32]] = field(default_factory=dict)
+    zoned: bool = False
+    start: datetime | None = None
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the user says of a file.
+
+    Attributes
+    ----------
+    source
+        The source that all rows belong to. None leaves it to the file: to what it states if the format has sources,
+        and to `default_source` of its name if not.
+    columns
+        Columns of the file by what they hold (`arrival_s`, `source`, `input_tokens`, `output_tokens`, or a further
+        column). Only for the format `table`.
+    rows
+        About how many rows a block has.
+    """
+
+    source: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    rows: int = 2**17
 
 
 class Reader(Protocol):
     """One trace format."""
 
-    def recognises(self, head: bytes) -> bool:
-        """Whether a file that begins with `head` (without byte order mark) is meant to be of this format."""
+    @property
+    def unit(self) -> str:
+        """What a row is called in messages, `line` or `row`."""
 
-    def blocks(self, path: Path, *, source: str | None, rows: int) -> Iterator[Block]:
+    def recognises(self, path: Path, head: bytes) -> bool:
+        """Whether a file is meant to be of this format.
+
+        `head` is its beginning, unpacked and without byte order mark.
+        """
+
+    def blocks(self, path: Path, asked: Asked) -> Iterator[Block]:
         """Read a file a block at a time: what the blocks hold together does not depend on their size.
-
-        Parameters
-        ----------
-        source
-            The source that all rows belong to. None leaves it to the file: to what it states if the format has sources,
-            and to `default_source` of its name if not.
-        rows
-            About how many rows a block has.
 
         Raises
         ------
@@ -58,5 +120,15 @@ class Reader(Protocol):
 
 
 def default_source(path: Path) -> str:
-    """The last word of a file's name: `AzureLLMInferenceTrace_conv.csv` -> `conv`, `Week.csv` -> `week`."""
-    return (path.stem.rpartition("_")[2] or path.stem).lower()
+    """The service that a file's name tells, or else its last word.
+
+    `AzureLLMInferenceTrace_conv_1week.csv` -> `conv`, `requests_Code.csv.gz` -> `code`, `Week.csv` -> `week`.
+    """
+    stem = (path.name.partition(".")[0] or path.stem).lower()
+    words = [word for word in stem.split("_") if word]
+    return next((word for word in words if word in SERVICES), words[-1] if words else stem)
+
+
+def short(text: str, width: int = 80) -> str:
+    """A text for a message: quoted, and cut where it is long."""
+    return repr(text if len(text) <= width else text[: width - 3] + "...")

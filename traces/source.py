@@ -12,7 +12,9 @@ import numpy as np
 
 from simulator.errors import InputError, RunError
 from simulator.workload import Trace, merge_traces
-from traces.registry import CHUNK_ROWS, OnBadRow, TraceRead, read_chunks
+from traces.quarantine import Quarantine
+from traces.reader import BadRow
+from traces.registry import CHUNK_ROWS, OnBadRow, OutOfOrder, Reading, TraceRead, read_chunks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,7 +70,7 @@ class TraceInMemory:
         self._trace = trace
 
     def survey(self, visit: Callable[[Trace], None] | None = None) -> Survey:
-        summary = _Summary()
+        summary = Summary()
         summary.add(self._trace)
         if visit is not None:
             visit(self._trace)
@@ -85,6 +87,8 @@ class TraceFiles:
     ----------
     files
         Paths, each with the name of its source or None (see `traces.registry.read_chunks`).
+    reading
+        How they are read. Bad rows are written to files by the survey, if that is asked for.
     chunk_rows
         About how many rows of each file are in memory at once.
     """
@@ -92,44 +96,70 @@ class TraceFiles:
     def __init__(
         self,
         files: Sequence[tuple[Path, str | None]],
-        on_bad_row: OnBadRow = OnBadRow.ERROR,
+        reading: Reading | None = None,
         *,
         chunk_rows: int = CHUNK_ROWS,
     ) -> None:
         self._files = tuple(files)
-        self._on_bad_row = on_bad_row
+        self._reading = reading or Reading()
         self._chunk_rows = chunk_rows
         self._surveyed: list[_Version | None] = []
+
+    def paths(self) -> tuple[tuple[Path, str | None], ...]:
+        """The files and their sources, as given."""
+        return self._files
 
     def survey(self, visit: Callable[[Trace], None] | None = None) -> Survey:
         self._surveyed = self._versions()
         outcomes: list[TraceRead | InputError | None] = [None] * len(self._files)
 
+        quarantines: dict[int, Quarantine] = {}
+
         def checked(index: int) -> Iterator[Trace]:
             """All files are read to their ends, so that their problems are told together."""
+            path, source = self._files[index]
+            on_bad = None
+            if self._reading.on_bad_row is OnBadRow.QUARANTINE:
+                quarantines[index] = Quarantine(path, self._reading.quarantine)
+                on_bad = quarantines[index].add
             try:
-                outcomes[index] = yield from self._read(*self._files[index])
+                outcomes[index] = yield from self._read(path, source, on_bad)
             except InputError as error:
                 outcomes[index] = error
 
-        summary = _Summary()
-        for chunk in merge_chunks([checked(index) for index in range(len(self._files))]):
-            summary.add(chunk)
-            if visit is not None:
-                visit(chunk)
-        problems = [p for outcome in outcomes if isinstance(outcome, InputError) for p in outcome.problems]
-        if problems:
-            raise InputError(problems)
-        self._refuse_changes()
-        return summary.survey(tuple(outcome for outcome in outcomes if isinstance(outcome, TraceRead)))
+        summary = Summary()
+        try:
+            for chunk in merge_chunks([checked(index) for index in range(len(self._files))]):
+                summary.add(chunk)
+                if visit is not None:
+                    visit(chunk)
+            late = next((outcome for outcome in outcomes if isinstance(outcome, OutOfOrder)), None)
+            if late is not None:
+                raise late
+            problems = [p for outcome in outcomes if isinstance(outcome, InputError) for p in outcome.problems]
+            if problems:
+                raise InputError(problems)
+            self._refuse_changes()
+            kept = {index: quarantine.keep() for index, quarantine in quarantines.items()}
+        finally:
+            for quarantine in quarantines.values():
+                quarantine.close()
+        reads = [
+            replace(outcome, quarantine=kept.get(index))
+            for index, outcome in enumerate(outcomes)
+            if isinstance(outcome, TraceRead)
+        ]
+        return summary.survey(tuple(reads))
 
     def chunks(self) -> Iterator[Trace]:
         self._refuse_changes()
         yield from merge_chunks([self._read(path, source) for path, source in self._files])
         self._refuse_changes()
 
-    def _read(self, path: Path, source: str | None) -> Generator[Trace, None, TraceRead]:
-        return read_chunks(path, source=source, on_bad_row=self._on_bad_row, chunk_rows=self._chunk_rows)
+    def _read(
+        self, path: Path, source: str | None, on_bad: Callable[[BadRow], None] | None = None
+    ) -> Generator[Trace, None, TraceRead]:
+        return read_chunks(path, self._reading, source=source, chunk_rows=self._chunk_rows, on_bad=on_bad)
 
     def _versions(self) -> list["_Version | None"]:
         return [_version(path) for path, _ in self._files]
@@ -144,8 +174,9 @@ class TraceFiles:
 def merge_chunks(streams: Sequence[Iterator[Trace]]) -> Iterator[Trace]:
     """Merge traces that come in chunks: what `merge_traces` of the whole traces gives, in chunks.
 
-    No more than one chunk of each stream is held. Chunks have at least one request, and those of one stream the same
-    `sources` and `start`.
+    No more than one chunk of each stream is held. Chunks have at least one request; those of one stream the same
+    `start`, and sources that go on where those of the chunk before ended. Merged, sources are in the order of their
+    first requests, and a chunk has those that have been seen by its end.
 
     Raises
     ------
@@ -155,9 +186,10 @@ def merge_chunks(streams: Sequence[Iterator[Trace]]) -> Iterator[Trace]:
     first = {k: chunk for k, stream in enumerate(streams) if (chunk := next(stream, None)) is not None}
     if streams and not first:
         return
-    clock = merge_traces([_rows(chunk, slice(0)) for chunk in first.values()])
+    clock = merge_traces([chunk.rows(slice(0)) for chunk in first.values()])
     # Merged with nothing, a chunk is put on the clock: that changes times and numbers of sources, but no order.
     waiting = {k: merge_traces([clock, chunk]) for k, chunk in first.items()}
+    names: dict[str, int] = {}
     while waiting:
         # The chunk that ends first. Before its end all requests are at hand; at its very end, only those of the streams
         # up to its own: the next chunk of it may go on at the same time.
@@ -165,9 +197,9 @@ def merge_chunks(streams: Sequence[Iterator[Trace]]) -> Iterator[Trace]:
         ready = []
         for k, chunk in waiting.items():
             cut = int(np.searchsorted(chunk.arrival_s, end_s, side="right" if k <= ending else "left"))
-            ready.append(_rows(chunk, slice(cut)))
-            waiting[k] = _rows(chunk, slice(cut, None))
-        yield merge_traces(ready)
+            ready.append(chunk.rows(slice(cut)))
+            waiting[k] = chunk.rows(slice(cut, None))
+        yield _numbered(merge_traces(ready), names)
         following = next(streams[ending], None)
         if following is None:
             del waiting[ending]
@@ -175,14 +207,13 @@ def merge_chunks(streams: Sequence[Iterator[Trace]]) -> Iterator[Trace]:
             waiting[ending] = merge_traces([clock, following])
 
 
-def _rows(trace: Trace, rows: slice) -> Trace:
-    return replace(
-        trace,
-        arrival_s=trace.arrival_s[rows],
-        source=trace.source[rows],
-        input_tokens=trace.input_tokens[rows],
-        output_tokens=trace.output_tokens[rows],
-    )
+def _numbered(trace: Trace, names: dict[str, int]) -> Trace:
+    """The trace with its sources numbered as in `names`, to which new ones are added."""
+    seen, first_rows = np.unique(trace.source, return_index=True)
+    for number in seen[np.argsort(first_rows)].tolist():
+        names.setdefault(trace.sources[number], len(names))
+    number_of = np.array([names.get(name, -1) for name in trace.sources], dtype=np.int32)
+    return replace(trace, sources=tuple(names), source=number_of[trace.source])
 
 
 class _Version(NamedTuple):
@@ -200,8 +231,8 @@ def _version(path: Path) -> _Version | None:
     return _Version(status.st_size, status.st_mtime_ns)
 
 
-class _Summary:
-    """What a survey tells, added up chunk by chunk."""
+class Summary:
+    """What a survey tells, added up chunk by chunk: `add` each, then `survey`."""
 
     def __init__(self) -> None:
         self._last: Trace | None = None

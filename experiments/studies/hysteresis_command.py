@@ -18,7 +18,6 @@ from experiments.scenario import EngineChoice, load_scenario
 from experiments.store import MARKER, refuse_existing, run_directory, to_json, versions
 from experiments.stress import nominal_problem
 from experiments.studies.hysteresis import Outcome, means, sweep
-from experiments.studies.hysteresis_figure import draw
 from experiments.terminal import (
     JsonOption,
     OutOption,
@@ -231,4 +230,6 @@ def _write(
     frame.to_parquet(folder / "hysteresis.parquet", index=False)
     timing = [{"policy": o.policy, "weight": o.weight, "seed": o.seed, "planning_s": o.planning_s} for o in outcomes]
     (folder / "timing.json").write_text(to_json({"runs": timing}), "utf-8")
+    from experiments.studies.hysteresis_figure import draw  # here: Matplotlib takes longer to load than most commands
+
     draw(averaged, setting=setting, folder=folder)

@@ -6,6 +6,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from experiments.trace.backtest import command as backtest
+from experiments.trace.compare import command as compare
+from experiments.trace.convert import command as convert
+from experiments.trace.describe import command as describe
+from experiments.trace.fetch import command as fetch
+from experiments.trace.fit import command as fit
+from experiments.trace.synth import command as synth
+
 
 @dataclass(frozen=True, slots=True)
 class TraceCommand:
@@ -15,4 +23,12 @@ class TraceCommand:
     command: Callable[..., None]
 
 
-COMMANDS: dict[str, TraceCommand] = {}
+COMMANDS: dict[str, TraceCommand] = {
+    "fetch": TraceCommand("Download a public trace, once.", fetch),
+    "convert": TraceCommand("Any trace as Parquet, in the order of time.", convert),
+    "compare": TraceCommand("How far is a trace from another, and is it more than chance?", compare),
+    "synth": TraceCommand("A trace of any length, like a profile or from blocks of a real one.", synth),
+    "fit": TraceCommand("A profile for synth, from a trace of yours.", fit),
+    "describe": TraceCommand("What a trace is like: rate, burstiness, tokens, oddities, and a picture.", describe),
+    "backtest": TraceCommand("How good would each forecaster have been?", backtest),
+}

@@ -77,7 +77,7 @@ def test_the_real_files_merge_on_one_clock() -> None:
 def test_the_profile_is_what_the_fitting_prints_for_the_real_files() -> None:
     paths = [str(real_file(name)) for name in (CONV, CODE)]
     with redirect_stdout(io.StringIO()) as printed:
-        fitting.main(paths)
+        fitting.main(["azure-2023", *paths])
     text = (resources.files("traces") / "profiles" / "azure-2023.toml").read_text(encoding="utf-8")
     again, kept = (parse_profile(t, name="profile") for t in (printed.getvalue(), text))
     assert (again.attribution, again.quantile_levels) == (kept.attribution, kept.quantile_levels)

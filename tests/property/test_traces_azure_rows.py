@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simulator.errors import InputError
-from traces.registry import OnBadRow, read_trace
+from traces.registry import OnBadRow, Reading, read_trace
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 Row = tuple[int, int, int]  # nanoseconds since 1970, tokens in, tokens out
@@ -75,7 +75,7 @@ def test_a_damaged_file_is_an_error_or_its_bad_rows_are_counted(
     path.write_bytes(text.encode())
     rows_in_file = text.rstrip("\r\n").count("\n")
     try:
-        read = read_trace(path, on_bad_row=OnBadRow.SKIP)
+        read = read_trace(path, Reading(on_bad_row=OnBadRow.SKIP, strict=True))
     except InputError:
         # Nothing can be used at all: the header is damaged or no good row is left.
         with pytest.raises(InputError) as caught:
@@ -105,7 +105,7 @@ def test_lines_of_junk_are_counted_and_the_others_kept(
         # In front of the last row, since empty lines at the end of a file are no rows.
         lines.insert(min(position, len(lines) - 1), text.replace("\n", ""))
     path.write_bytes("\n".join([HEADER, *lines]).encode())
-    read = read_trace(path, on_bad_row=OnBadRow.SKIP)
+    read = read_trace(path, Reading(on_bad_row=OnBadRow.SKIP, strict=True))
     assert (len(read.trace), read.rows_skipped) == (len(rows), len(junk))
     assert read.trace.output_tokens.tolist() == [row[2] for row in rows]
 
@@ -118,5 +118,5 @@ def test_rows_are_skipped_exactly_where_they_go_behind_the_last_one_kept(path: P
     for k, second in enumerate(times):
         if not kept or second >= times[kept[-1]]:
             kept.append(k)
-    read = read_trace(path, on_bad_row=OnBadRow.SKIP)
+    read = read_trace(path, Reading(on_bad_row=OnBadRow.SKIP, strict=True))
     assert read.trace.input_tokens.tolist() == kept

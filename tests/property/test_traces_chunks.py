@@ -16,7 +16,7 @@ from simulator.errors import InputError
 from simulator.workload import Trace, merge_traces
 from traces.lines import line_blocks
 from traces.parquet import write_parquet
-from traces.registry import OnBadRow, TraceRead, read_chunks, read_trace
+from traces.registry import OnBadRow, Reading, TraceRead, read_chunks, read_trace
 from traces.source import Survey, TraceFiles, TraceInMemory, merge_chunks
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
@@ -39,8 +39,8 @@ def content(trace: Trace) -> tuple[object, ...]:
 def joined(chunks: list[Trace]) -> Trace:
     for chunk in chunks:
         assert len(chunk) > 0
-        assert (chunk.sources, chunk.start) == (chunks[0].sources, chunks[0].start)
-    return replace(chunks[0], **{c: np.concatenate([getattr(chunk, c) for chunk in chunks]) for c in COLUMNS})
+        assert (chunk.sources, chunk.start) == (chunks[-1].sources[: len(chunk.sources)], chunks[-1].start)
+    return replace(chunks[-1], **{c: np.concatenate([getattr(chunk, c) for chunk in chunks]) for c in COLUMNS})
 
 
 def cut(trace: Trace, at: list[int]) -> Iterator[Trace]:
@@ -62,44 +62,26 @@ def test_blocks_of_lines_are_the_lines_of_the_file(folder: Path, text: str, mark
     path = folder / "text"
     path.write_bytes(b"\xef\xbb\xbf" * mark + text.encode())
     blocks = list(line_blocks(path, size))
-    assert b"".join(data for _, data in blocks).rstrip(b"\r\n") == text.encode().rstrip(b"\r\n")
-    assert blocks[0][1].count(b"\n") <= 1
+    assert b"".join(block.data for block in blocks).rstrip(b"\r\n") == text.encode().rstrip(b"\r\n")
+    assert blocks[0].data.count(b"\n") <= 1
     line = 1
-    for number, data in blocks:
-        assert number == line
-        line += data.count(b"\n")
-    assert all(data.endswith(b"\n") for _, data in blocks[:-1])
-    assert not any(data.endswith((b"\r", b"\n")) for _, data in blocks[1:][-1:])
-
-
-@few
-@given(
-    good=st.text(alphabet=st.sampled_from("aé\n"), max_size=40),
-    bad=st.sampled_from([b"\xff", b"\xc3", b"\xe2\x82"]),
-    after=st.sampled_from([b"", b"\n", b"a", b"\r\n\n"]),
-    size=st.integers(1, 20),
-)
-def test_bytes_that_are_not_utf_8_are_told_alike(folder: Path, good: str, bad: bytes, after: bytes, size: int) -> None:
-    path = folder / "text"
-    path.write_bytes(good.encode() + bad + after)
-    messages = []
-    for block_bytes in (size, 10_000):
-        with pytest.raises(InputError) as caught:
-            list(line_blocks(path, block_bytes))
-        messages.append(str(caught.value))
-    assert messages[0] == messages[1]
-    assert f"line {good.count(chr(10)) + 1}: " in messages[0]
+    for block in blocks:
+        assert block.first == line
+        assert block.rows == len(block.data.removesuffix(b"\n").split(b"\n"))
+        line += block.rows
+    assert all(block.data.endswith(b"\n") for block in blocks[:-1])
+    assert not any(block.data.endswith((b"\r", b"\n")) for block in blocks[1:][-1:])
 
 
 # -- one file ---------------------------------------------------------------------------------------------
 
 
-def outcome(path: Path, on_bad_row: OnBadRow, chunk_rows: int) -> tuple[object, ...]:
+def outcome(path: Path, reading: Reading, chunk_rows: int) -> tuple[object, ...]:
     """The trace and the account, or the problems."""
     reads: list[TraceRead] = []
 
     def chunks() -> Iterator[Trace]:
-        reads.append((yield from read_chunks(path, on_bad_row=on_bad_row, chunk_rows=chunk_rows)))
+        reads.append((yield from read_chunks(path, reading, chunk_rows=chunk_rows)))
 
     try:
         return content(joined(list(chunks()))), reads[0]
@@ -125,6 +107,7 @@ junk = st.text(alphabet=st.sampled_from('0123456789,.:- é\r"'), max_size=50)
     mark=st.booleans(),
     chunk_rows=st.integers(1, 8),
     on_bad_row=st.sampled_from(OnBadRow),
+    strict=st.booleans(),
 )
 def test_azure_rows_are_read_alike_in_blocks_of_any_size(
     folder: Path,
@@ -135,11 +118,13 @@ def test_azure_rows_are_read_alike_in_blocks_of_any_size(
     mark: bool,
     chunk_rows: int,
     on_bad_row: OnBadRow,
+    strict: bool,
 ) -> None:
     path = folder / "trace_conv.csv"
     text = end.join([HEADER, *(sorted(rows) if in_order else rows)]) + tail
     path.write_bytes(b"\xef\xbb\xbf" * mark + text.encode())
-    assert outcome(path, on_bad_row, chunk_rows) == outcome(path, on_bad_row, 10_000)
+    reading = Reading(on_bad_row=on_bad_row, strict=strict)
+    assert outcome(path, reading, chunk_rows) == outcome(path, reading, 10_000)
 
 
 # -- Parquet ----------------------------------------------------------------------------------------------
@@ -197,14 +182,14 @@ def test_a_trace_written_in_any_chunks_is_the_trace_read(
 def test_merged_chunks_are_the_merged_traces(data: st.DataObject, zoned: bool | None) -> None:
     whole = data.draw(st.lists(traces(zoned), min_size=1, max_size=5))
     streams = [cut(trace, data.draw(cuts)) for trace in whole]
-    assert content(joined(list(merge_chunks(streams)))) == content(merge_traces(whole))
+    assert content(joined(list(merge_chunks(streams)))) == content(by_first_request(merge_traces(whole)))
 
 
 @few
 @given(first=traces(None), second=traces())
 def test_one_trace_without_a_start_lays_all_over_each_other(first: Trace, second: Trace) -> None:
     merged = list(merge_chunks([cut(first, [1, 2, 3]), cut(second, [2, 5])]))
-    assert content(joined(merged)) == content(merge_traces([first, second]))
+    assert content(joined(merged)) == content(by_first_request(merge_traces([first, second])))
 
 
 def facts(survey: Survey) -> tuple[object, ...]:
@@ -217,8 +202,8 @@ def test_files_are_merged_in_chunks_as_in_memory(folder: Path, whole: list[Trace
     paths = [folder / f"{k}.parquet" for k in range(len(whole))]
     for path, trace in zip(paths, whole, strict=True):
         write_parquet(path, [trace])
-    merged = merge_traces([read_trace(path).trace for path in paths])
-    files = TraceFiles([(path, None) for path in paths], OnBadRow.ERROR, chunk_rows=chunk_rows)
+    merged = by_first_request(merge_traces([read_trace(path).trace for path in paths]))
+    files = TraceFiles([(path, None) for path in paths], Reading(), chunk_rows=chunk_rows)
     visited: list[Trace] = []
     survey = files.survey(visited.append)
     assert content(joined(visited)) == content(merged)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import store
+from experiments import figures
 from simulator.catalog import load_catalog
 from simulator.files import read_plan
 from traces.registry import READERS
@@ -77,7 +77,7 @@ def done(run_cli, command, folder):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Leaves the figures out where they are not what is tested."""
-    monkeypatch.setattr(store, "draw_replay", lambda *_: [])
+    monkeypatch.setattr(figures, "draw_replay", lambda *_: [])
 
 
 @pytest.fixture(scope="module")
@@ -244,14 +244,14 @@ class TestReplay:
         def fail(*_):
             raise RuntimeError("no ink")
 
-        monkeypatch.setattr(store, "draw_replay", fail)
+        monkeypatch.setattr(figures, "draw_replay", fail)
         with pytest.raises(RuntimeError, match="no ink"):
             run_cli(*arguments)
         assert list(tmp_path.iterdir()) == []
-        monkeypatch.setattr(store, "draw_replay", lambda *_: [])
+        monkeypatch.setattr(figures, "draw_replay", lambda *_: [])
         assert run_cli(*arguments).code == 0
         kept = files_of(target)
-        monkeypatch.setattr(store, "draw_replay", fail)
+        monkeypatch.setattr(figures, "draw_replay", fail)
         with pytest.raises(RuntimeError, match="no ink"):
             run_cli(*arguments, "--overwrite")
         assert files_of(target) == kept

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import quantiles, store
+from experiments import figures, quantiles
 from experiments.scenario import load_scenario
 from simulator.results import BATCH_REQUESTS
 from simulator.workload import Trace
@@ -72,7 +72,7 @@ def directories(files, tmp_path_factory, run_cli):
     """Run directories of the same day, without figures; two policies, so that one file holds two runs."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "draw_replay", lambda *_: [])
+        patch.setattr(figures, "draw_replay", lambda *_: [])
         for name, path in files.items():
             both = ["--policy", "gh", "--policy", "static[gh]", "--interval", "30m"]
             done = run_cli("replay", path, *both, "--out", folder / name)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.demand import EwmaForecast
+from experiments.demand import DemandForecast
 from experiments.metrics import (
     COST_PARTS,
     cost_by_interval,
@@ -329,7 +329,7 @@ def observed(now_s, arrived=(), finished=()):
 
 
 def forecast_of(scenario, weight=0.5, margin=1.2, interval_s=3600.0):
-    return EwmaForecast(scenario.types, ForecastChoice(weight=weight, margin=margin), interval_s)
+    return DemandForecast(scenario.types, ForecastChoice(weight=weight, margin=margin), interval_s)
 
 
 class TestForecast:

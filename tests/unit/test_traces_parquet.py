@@ -1,6 +1,6 @@
 """The Parquet format: what it accepts, and one exact message for each way in which a file can be wrong."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from simulator.errors import InputError
 from simulator.workload import Trace
 from traces.parquet import write_parquet
-from traces.registry import OnBadRow, read_chunks, read_trace
+from traces.registry import OnBadRow, Reading, read_chunks, read_trace
 
 GOOD: dict[str, list[Any]] = {
     "arrival_s": [0.0, 0.5, 0.5, 2.0],
@@ -34,7 +34,7 @@ def write(folder: Path, columns: dict[str, list[Any]], start: str | None = None,
 def problems(path: Path, on_bad_row: OnBadRow = OnBadRow.ERROR) -> tuple[str, ...]:
     """The messages of the error, without the path that each must begin with."""
     with pytest.raises(InputError) as caught:
-        read_trace(path, on_bad_row=on_bad_row)
+        read_trace(path, Reading(on_bad_row=on_bad_row, strict=True))
     prefix = f"{path}: "
     assert all(problem.startswith(prefix) for problem in caught.value.problems)
     return tuple(problem.removeprefix(prefix) for problem in caught.value.problems)
@@ -89,7 +89,7 @@ TIME = "column arrival_s: expected a finite number from 0, found "
         ("arrival_s", float("nan"), f"{TIME}nan"),
         ("arrival_s", float("inf"), f"{TIME}inf"),
         ("arrival_s", -0.25, f"{TIME}-0.25"),
-        ("arrival_s", 0.25, "column arrival_s: expected a time not before 0.5 of row 2, found 0.25"),
+        ("arrival_s", 0.25, "time: expected one not before 0.5 s of row 2, found 0.25 s"),
         ("source", None, "column source: expected a name, found nothing"),
         ("source", "", "column source: expected a name, found ''"),
         ("input_tokens", None, f"column input_tokens: {TOKENS}nothing"),
@@ -106,22 +106,38 @@ def test_a_bad_row_is_named_and_can_be_skipped(
     columns[column][2] = value
     path = write(tmp_path, columns)
     with pytest.raises(InputError) as caught:
-        list(read_chunks(path, chunk_rows=chunk_rows))
+        list(read_chunks(path, Reading(strict=True), chunk_rows=chunk_rows))
     assert caught.value.problems == (f"{path}: row 3, {message}",)
-    read = read_trace(path, on_bad_row=OnBadRow.SKIP)
+    read = read_trace(path, Reading(on_bad_row=OnBadRow.SKIP, strict=True))
     assert read.trace.arrival_s.tolist() == [0.0, 0.5, 2.0]
     assert (read.rows_in_file, read.rows_skipped, read.first_problems) == (4, 1, caught.value.problems)
 
 
 def test_all_columns_that_do_not_fit_are_told(tmp_path: Path) -> None:
-    columns = {name: values for name, values in GOOD.items() if name != "source"}
-    path = write(tmp_path, columns, start="noon", arrival_s=pa.float32(), output_tokens=pa.float64())
+    columns = {**GOOD, "arrival_s": ["0"] * 4, "output_tokens": [True] * 4}
+    path = write(tmp_path, columns, start="noon", arrival_s=pa.string(), output_tokens=pa.bool_())
     assert problems(path) == (
-        "column arrival_s: expected double, found float",
-        "column source: expected one of this name, found none",
-        "column output_tokens: expected an integer type, found double",
+        "column arrival_s: expected a time or a number, found string",
+        "column output_tokens: expected an integer type, found bool",
         "metadata tokenfleet.start: expected a time in ISO 8601, found 'noon'",
     )
+
+
+def test_a_table_that_is_not_ours(tmp_path: Path) -> None:
+    moment = datetime(2024, 5, 10, 12)
+    table = pa.table(
+        {
+            "created_at": pa.array([moment, moment + timedelta(milliseconds=1500)], pa.timestamp("ms", "UTC")),
+            "prompt_tokens": [1.0, 2.0],
+            "completion_tokens": pa.array([3, None], pa.int64()),
+        }
+    )
+    pq.write_table(table, tmp_path / "log_chat.parquet")
+    read = read_trace(tmp_path / "log_chat.parquet", Reading(on_bad_row=OnBadRow.SKIP))
+    assert (read.format, read.trace.sources, read.trace.start) == ("table", ("chat",), moment.replace(tzinfo=UTC))
+    assert (read.trace.input_tokens.tolist(), read.trace.output_tokens.tolist()) == ([1], [3])
+    message = "row 2, column completion_tokens: expected an integer from 0 to 10000000, found nothing"
+    assert read.first_problems == (f"{tmp_path / 'log_chat.parquet'}: {message}",)
 
 
 def test_no_row_and_no_good_row(tmp_path: Path) -> None:

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from simulator.errors import InputError
-from traces.registry import READERS, OnBadRow, default_source, read_trace
+from traces.registry import READERS, OnBadRow, Reading, default_source, read_trace
 
 FILE = b"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n"
 
 
 def problem(path: Path, trace_format: str | None = None, on_bad_row: OnBadRow = OnBadRow.ERROR) -> str:
     with pytest.raises(InputError) as caught:
-        read_trace(path, trace_format=trace_format, on_bad_row=on_bad_row)
+        read_trace(path, Reading(trace_format=trace_format, on_bad_row=on_bad_row))
     (message,) = caught.value.problems
     return message
 
@@ -30,7 +30,9 @@ def write(folder: Path, content: bytes, name: str = "trace_conv.csv") -> Path:
         ("AzureLLMInferenceTrace_CODE.csv", "code"),
         ("a_b_c.txt", "c"),
         ("Week.csv", "week"),
-        ("week_.csv", "week_"),
+        ("week_.csv", "week"),
+        ("AzureLLMInferenceTrace_conv_1week.csv", "conv"),
+        ("requests_Code.csv.gz", "code"),
     ],
 )
 def test_source_is_the_last_word_of_the_name(name: str, source: str) -> None:
@@ -38,7 +40,7 @@ def test_source_is_the_last_word_of_the_name(name: str, source: str) -> None:
 
 
 def test_source_and_format_can_be_given(tmp_path: Path) -> None:
-    read = read_trace(write(tmp_path, FILE), source="chat", trace_format="azure")
+    read = read_trace(write(tmp_path, FILE), Reading(trace_format="azure"), source="chat")
     assert read.trace.sources == ("chat",)
     assert read.format == "azure"
 
@@ -74,9 +76,10 @@ def test_a_path_through_a_file(tmp_path: Path) -> None:
 
 def test_bytes_that_are_not_utf_8(tmp_path: Path) -> None:
     path = write(tmp_path, FILE + b"2023-11-16 18:15:47,\xff,2\n")
-    expected = f"{path}: line 3: expected text in UTF-8, found byte 0xff (invalid start byte)"
-    assert problem(path) == expected
-    assert problem(path, on_bad_row=OnBadRow.SKIP) == expected
+    wanted = "column ContextTokens: expected an integer from 0 to 10000000"
+    assert problem(path) == f"{path}: line 3, {wanted}, found '\\\\xff'"
+    read = read_trace(path, Reading(on_bad_row=OnBadRow.SKIP))
+    assert (len(read.trace), read.rows_skipped) == (1, 1)
 
 
 def test_utf_16(tmp_path: Path) -> None:
@@ -86,30 +89,29 @@ def test_utf_16(tmp_path: Path) -> None:
 
 def test_an_unknown_format(tmp_path: Path) -> None:
     path = write(tmp_path, FILE)
-    expected = f"{path}: there is no trace format 'csv'; known formats: azure, tokenfleet"
-    assert problem(path, trace_format="csv") == expected
+    assert problem(path, trace_format="csv").startswith(f"{path}: there is no trace format 'csv'; ")
+    assert "azure" in problem(path, trace_format="azur")
 
 
 def test_content_that_no_format_recognises(tmp_path: Path) -> None:
-    path = write(tmp_path, b"Timestamp,Request tokens\r\n5,472\r\n")
-    wanted = "line 1: expected the header of a known trace format (azure, tokenfleet)"
-    assert problem(path) == f"{path}: {wanted}, found 'Timestamp,Request tokens'"
+    path = write(tmp_path, b"When,What\r\n5,472\r\n")
+    message = problem(path)
+    assert message.startswith(f"{path}: line 1: expected the beginning of a known trace format (")
+    assert "found 'When,What'; of another table say which column is what: --map arrival_s=COLUMN" in message
 
 
 def test_a_given_format_checks_the_header_itself(tmp_path: Path) -> None:
     path = write(tmp_path, b"Timestamp,Request tokens\n5,472\n")
-    assert "(missing: TIMESTAMP, ContextTokens, GeneratedTokens; unknown: 'Timestamp', 'Request tokens')" in problem(
-        path, trace_format="azure"
-    )
+    assert "(missing: TIMESTAMP, ContextTokens, GeneratedTokens)" in problem(path, trace_format="azure")
 
 
 def test_a_long_first_line_is_cut_in_the_message(tmp_path: Path) -> None:
-    assert len(problem(write(tmp_path, b"x" * 10_000))) < 400
+    assert len(problem(write(tmp_path, b"x" * 10_000))) < 600
 
 
 def test_bytes_of_no_format(tmp_path: Path) -> None:
-    path = write(tmp_path, b"\x1f\x8b\x08")
-    assert problem(path) == f"{path}: line 1: expected text in UTF-8, found byte 0x8b (invalid start byte)"
+    path = write(tmp_path, b"\x1f\x8c\x08")
+    assert problem(path) == f"{path}: line 1: expected text in UTF-8, found byte 0x8c (invalid start byte)"
     assert problem(path, trace_format="tokenfleet").startswith(f"{path}: cannot be read as Parquet: ")
 
 

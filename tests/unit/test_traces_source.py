@@ -11,7 +11,7 @@ import pytest
 from simulator.errors import InputError, RunError
 from simulator.workload import Trace
 from traces.parquet import write_parquet
-from traces.registry import OnBadRow, read_trace
+from traces.registry import OnBadRow, Reading, read_trace
 from traces.source import TraceFiles, TraceInMemory, TraceSource
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
@@ -34,7 +34,7 @@ def empty() -> Trace:
 
 def test_both_kinds_are_trace_sources(file: Callable[..., Path]) -> None:
     path = file("trace_conv.csv", f"{TIME},1,2", f"{TIME}.5,3,4")
-    in_files: TraceSource = TraceFiles([(path, None)], OnBadRow.ERROR)
+    in_files: TraceSource = TraceFiles([(path, None)], Reading())
     in_memory: TraceSource = TraceInMemory(read_trace(path).trace)
     told = [(s.sources, s.start, s.requests, s.span_s, s.sha256) for s in (in_files.survey(), in_memory.survey())]
     assert told[0] == told[1]
@@ -51,17 +51,17 @@ def test_an_empty_trace_in_memory() -> None:
 def test_files_of_two_formats_and_names_are_one_trace(file: Callable[..., Path], tmp_path: Path) -> None:
     late = file("late.csv", "2023-11-16 18:15:48,1,2", "x", "2023-11-16 18:15:50,5,6")
     write_parquet(tmp_path / "early", [read_trace(file("early_code.csv", f"{TIME},3,4")).trace])
-    source = TraceFiles([(late, "chat"), (tmp_path / "early", None)], OnBadRow.SKIP)
+    source = TraceFiles([(late, "chat"), (tmp_path / "early", None)], Reading(on_bad_row=OnBadRow.SKIP))
     seen: list[Trace] = []
     survey = source.survey(seen.append)
-    assert (survey.sources, survey.requests, survey.span_s) == (("chat", "code"), 3, 3.0)
+    assert (survey.sources, survey.requests, survey.span_s) == (("code", "chat"), 3, 3.0)
     assert [(read.path.name, read.format, read.rows_in_file, read.rows_skipped) for read in survey.reads] == [
         ("late.csv", "azure", 3, 1),
         ("early", "tokenfleet", 1, 0),
     ]
     assert survey.reads[0].first_problems[0].startswith(f"{late}: line 3: ")
     assert [t for chunk in seen for t in chunk.arrival_s.tolist()] == [0.0, 1.0, 3.0]
-    assert [k for chunk in source.chunks() for k in chunk.source.tolist()] == [1, 0, 0]
+    assert [k for chunk in source.chunks() for k in chunk.source.tolist()] == [0, 1, 1]
 
 
 def test_the_problems_of_all_files_are_told_in_their_order(file: Callable[..., Path], tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_the_problems_of_all_files_are_told_in_their_order(file: Callable[..., P
     (tmp_path / "c.csv").write_text("what\n")
     paths = [first, tmp_path / "none.csv", good, tmp_path / "c.csv", file("d.csv")]
     with pytest.raises(InputError) as caught:
-        TraceFiles([(path, None) for path in paths], OnBadRow.ERROR).survey()
+        TraceFiles([(path, None) for path in paths], Reading()).survey()
     assert [problem.split(": ")[:2] for problem in caught.value.problems] == [
         [str(first), "line 3"],
         [str(paths[1]), "expected a trace file, found nothing of this name"],
@@ -80,12 +80,12 @@ def test_the_problems_of_all_files_are_told_in_their_order(file: Callable[..., P
 
 def test_problems_where_no_file_is_good(file: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match="line 2: expected at least one row"):
-        TraceFiles([(file("a.csv"), None)], OnBadRow.ERROR).survey()
+        TraceFiles([(file("a.csv"), None)], Reading()).survey()
 
 
 def test_no_file() -> None:
     with pytest.raises(InputError, match="no trace was given"):
-        TraceFiles([], OnBadRow.ERROR).survey()
+        TraceFiles([], Reading()).survey()
 
 
 def test_starts_with_and_without_a_zone(tmp_path: Path) -> None:
@@ -96,13 +96,13 @@ def test_starts_with_and_without_a_zone(tmp_path: Path) -> None:
         )
         write_parquet(tmp_path / name, [trace])
     with pytest.raises(InputError, match="cannot be put on one clock"):
-        TraceFiles([(tmp_path / "a", None), (tmp_path / "b", None)], OnBadRow.ERROR).survey()
+        TraceFiles([(tmp_path / "a", None), (tmp_path / "b", None)], Reading()).survey()
 
 
 def test_a_pipe_cannot_be_read_twice(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="expected a file that can be read twice, found a pipe or a device"):
-        TraceFiles([(tmp_path / "pipe", None)], OnBadRow.ERROR).survey()
+        TraceFiles([(tmp_path / "pipe", None)], Reading()).survey()
 
 
 class TestAFileThatChanges:
@@ -111,14 +111,14 @@ class TestAFileThatChanges:
         return file("trace_conv.csv", *(f"{TIME}.{k},1,2" for k in range(9)))
 
     def test_between_survey_and_chunks(self, path: Path) -> None:
-        source = TraceFiles([(path, None)], OnBadRow.ERROR)
+        source = TraceFiles([(path, None)], Reading())
         source.survey()
         path.write_text(path.read_text() + f"{TIME}.9,1,2\n")
         with pytest.raises(RunError, match=f"{path}: has changed since it was first read"):
             next(source.chunks())
 
     def test_that_is_gone(self, path: Path) -> None:
-        source = TraceFiles([(path, None)], OnBadRow.ERROR)
+        source = TraceFiles([(path, None)], Reading())
         source.survey()
         path.unlink()
         with pytest.raises(RunError, match="has changed"):
@@ -126,10 +126,10 @@ class TestAFileThatChanges:
 
     def test_during_the_survey(self, path: Path) -> None:
         with pytest.raises(RunError, match="has changed"):
-            TraceFiles([(path, None)], OnBadRow.ERROR).survey(lambda _: os.utime(path, (1, 1)))
+            TraceFiles([(path, None)], Reading()).survey(lambda _: os.utime(path, (1, 1)))
 
     def test_during_the_chunks(self, path: Path) -> None:
-        source = TraceFiles([(path, None)], OnBadRow.ERROR, chunk_rows=2)
+        source = TraceFiles([(path, None)], Reading(), chunk_rows=2)
         source.survey()
         chunks: Iterator[Trace] = source.chunks()
         next(chunks)

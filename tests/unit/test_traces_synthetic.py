@@ -1,16 +1,19 @@
 """Profiles, the generator's contract, and the formula behind its burstiness."""
 
 import dataclasses
+from datetime import UTC, datetime
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from simulator.errors import InputError
 from traces.fitting import index_of_dispersion, profile_toml
-from traces.profile import Profile, RateComponent, SourceProfile, parse_profile
+from traces.profile import Profile, RateComponent, SourceProfile, parse_profile, read_profile
 from traces.synthetic import embedded_hour, list_profiles, load_profile, model_dispersion, synthesise
 
+CONV = 'name = "conv"'
 TEXT = (resources.files("traces") / "profiles" / "azure-2023.toml").read_text(encoding="utf-8")
 
 
@@ -29,11 +32,26 @@ def tiny(*modulation: RateComponent, rate_per_s: float = 10.0, spearman: float =
 
 
 def test_the_package_carries_the_azure_profile_with_its_attribution() -> None:
-    assert list_profiles() == ("azure-2023",)
-    profile = load_profile()
-    assert [source.name for source in profile.sources] == ["conv", "code"]
-    for words in ("Microsoft", "CC-BY-4.0", "Patel et al., ISCA 2024"):
-        assert words in profile.attribution
+    assert list_profiles() == ("azure-2023", "azure-2024")
+    for name in list_profiles():
+        profile = load_profile(name)
+        assert profile.name == name
+        assert [source.name for source in profile.sources] == ["conv", "code"]
+        for words in ("Microsoft", "CC-BY-4.0", "Patel et al., ISCA 2024"):
+            assert words in profile.attribution
+
+
+def test_the_week_of_2024() -> None:
+    """Totals as published are 27,303,999 and 16,803,695: digitised hours leave three in ten thousand of code."""
+    profile = load_profile("azure-2024")
+    assert [sum(source.requests_per_h) for source in profile.sources] == [27_303_998, 16_798_262]
+    assert [len(source.requests_per_h) for source in profile.sources] == [168, 168]
+    assert profile.curve_start == datetime(2024, 5, 10, tzinfo=UTC)
+    assert profile.sources[1].requests_per_h[0] == 77540  # 10 May, printed in a public notebook
+    assert profile.sources[0].requests_per_h[48] == 91156  # 12 May, exact
+    assert "assumed from azure-2023" in profile.attribution
+    assert "Diego Hommerding Amorim" in profile.attribution
+    assert [sentence.partition(" are ")[0] for sentence in profile.assumptions][:2] == ["bursts", "tokens"]
 
 
 def test_a_written_profile_reads_back_equal() -> None:
@@ -42,8 +60,19 @@ def test_a_written_profile_reads_back_equal() -> None:
 
 
 def test_an_unknown_profile_names_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"there is no trace profile '\.\./x'; known profiles: azure-2023"):
+    with pytest.raises(InputError, match=r"there is no trace profile '\.\./x'; known profiles: azure-2023, azure-2024"):
         load_profile("../x")
+
+
+def test_a_profile_of_the_user(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(TEXT, encoding="utf-8")
+    assert read_profile(str(path)) == load_profile() == read_profile("azure-2023")
+    path.write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"mine\.toml: expected text in UTF-8"):
+        read_profile(str(path))
+    with pytest.raises(InputError, match=r"none\.toml: cannot be read: No such file or directory"):
+        read_profile(str(tmp_path / "none.toml"))
 
 
 @pytest.mark.parametrize(
@@ -62,6 +91,28 @@ def test_an_unknown_profile_names_the_known_ones() -> None:
         ("  2, 8, 16.8,", "  8, 16.8,", "p.toml: (top level): sources[0].input_tokens has 108 values, expected 109"),
         ("on_share = 0.2915", "on_share = 0.1", "squared_cv must be at least 1 / on_share - 1 = 9"),
         ("format =", "format", "p.toml: expected TOML: "),
+        (
+            "time_scale_s = 0.5",
+            "time_scale_s = 0.0005",
+            "sources[0].modulation[0].time_scale_s: Input should be greater",
+        ),
+        (f"{CONV}\n", f"{CONV}\nfollow_share = 1\n", "sources[0].follow_share: Input should be less than 1, found 1"),
+        (
+            f"{CONV}\n",
+            f"{CONV}\njoint = [[1, 2], [2, 2]]\n",
+            "sources[0]: joint: every row must have the same sum, or the token quantiles are not kept",
+        ),
+        (f"{CONV}\n", f"{CONV}\njoint = [[1, 2], [3]]\n", "sources[0]: joint must have rows of equal lengths"),
+        (
+            f"{CONV}\n",
+            f"{CONV}\nrequests_per_h = [19908, 3600]\n",
+            "sources[0]: rate_per_s must be the mean of requests_per_h, 3.265 per second",
+        ),
+        (
+            f"{CONV}\n",
+            f"{CONV}\nrequests_per_h = [19908]\n",
+            "(top level): requests_per_h must have the same length in all sources",
+        ),
     ],
 )
 def test_a_bad_profile_is_refused_with_the_field(old: str, new: str, message: str) -> None:

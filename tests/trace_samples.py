@@ -1,0 +1,211 @@
+"""A small file of every trace format, as its publisher writes it, with what is in it."""
+
+import gzip
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from simulator.workload import Trace
+from traces.parquet import write_parquet
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A file and what reading it gives. `rows` are arrival_s, source, input_tokens, output_tokens."""
+
+    format: str
+    name: str
+    write: Callable[[Path], None]
+    rows: list[tuple[float, str, int, int]]
+    start: datetime | None = None
+    extras: dict[str, list[int]] = field(default_factory=dict)
+    lines: bool = True
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+def text(content: str) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(content.encode()) and None
+
+
+def packed(content: str) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(gzip.compress(content.encode())) and None
+
+
+def _own(path: Path) -> None:
+    trace = Trace(
+        sources=("conv", "code"),
+        start=datetime(2024, 5, 10, tzinfo=UTC),
+        arrival_s=np.array([0.25, 0.5, 0.5]),
+        source=np.array([0, 1, 0], dtype=np.int32),
+        input_tokens=np.array([3, 2, 1], dtype=np.int32),
+        output_tokens=np.array([0, 5, 6], dtype=np.int32),
+        extras={"images": np.array([0, 2, 0], dtype=np.int32)},
+    )
+    write_parquet(path, [trace])
+
+
+def _table_in_parquet(path: Path) -> None:
+    moments = pa.array([0, 1500, 1500], pa.timestamp("ms", "UTC"))
+    columns = {"created_at": moments, "prompt_tokens": [1.0, 2.0, 3.0], "completion_tokens": [4, 5, 6]}
+    pq.write_table(pa.table(columns), path)
+
+
+VLLM = {
+    "date": "20260101-120000",
+    "backend": "vllm",
+    "num_prompts": 3,
+    "request_rate": "inf",
+    "input_lens": [10, 20, 30],
+    "output_lens": [1, 0, 3],
+    "ttfts": [0.1, 0.0, 0.2],
+    "errors": ["", "boom", ""],
+    "start_times": [1000.5, 1001.0, 1000.75],
+}
+
+
+def guidellm(start: str) -> dict[str, object]:
+    """A report of two runs; `start` is what the version calls the start of a request."""
+    done = [{start: 1700000000.5, "prompt_tokens": 5, "output_tokens": 7}]
+    failed = [{start: 1700000000.25, "prompt_tokens": 6, "output_tokens": None}]
+    later = [{start: 1700000010, "prompt_tokens": 8, "output_tokens": 9}]
+    return {
+        "metadata": {},
+        "benchmarks": [
+            {"requests": {"successful": done, "incomplete": [], "errored": failed, "total": None}},
+            {"requests": {"successful": later, "incomplete": [], "errored": []}},
+        ],
+    }
+
+
+MOONCAKE = (
+    '{"timestamp": 0, "input_length": 1500, "output_length": 52, "hash_ids": [46, 47, 48]}\n'
+    '{"timestamp": 3000, "input_length": 600, "output_length": 26, "hash_ids": [46, 47]}\n'
+    '{"timestamp": 3000, "input_length": 1100, "output_length": 1, "hash_ids": [46, 99, 48]}\n'
+)
+BURSTGPT = (
+    "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+    "5,ChatGPT,472,18,490,Conversation log\n"
+    "45.5,GPT-4,1087,0,1087,API log\n"
+    "118,ChatGPT,417,276,693,Conversation log\n"
+)
+PLAIN = [(0.0, "log", 374, 44), (0.5, "log", 396, 109), (0.5, "log", 879, 55)]
+
+SAMPLES = [
+    Sample(
+        "azure",
+        "AzureLLMInferenceTrace_conv.csv",
+        text(
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n"
+            "2023-11-16 18:15:50.9951690,396,109\n"
+        ),
+        [(0.0, "conv", 374, 44), (4.314579, "conv", 396, 109)],
+        datetime(2023, 11, 16, 18, 15, 46, 680590),
+    ),
+    Sample(
+        "azure",
+        "AzureLLMInferenceTrace_code_1week.csv",
+        text(
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-10 00:00:00.009930+00:00,2162,5\n"
+            "2024-05-10 00:00:00.017335+00:00,2399,6\n"
+        ),
+        [(0.0, "code", 2162, 5), (0.007405, "code", 2399, 6)],
+        datetime(2024, 5, 10, 0, 0, 0, 9930, tzinfo=UTC),
+    ),
+    Sample(
+        "azure-lmm",
+        "AzureLMMInferenceTrace_multimodal.csv.gz",
+        packed(
+            "TIMESTAMP,NumImages,ContextTokens,GeneratedTokens\n2024-10-15T12:00:00.269000Z,2,4000,57\n"
+            "2024-10-15T12:00:00.769000Z,0,12,5\n"
+        ),
+        [(0.0, "multimodal", 4000, 57), (0.5, "multimodal", 12, 5)],
+        datetime(2024, 10, 15, 12, 0, 0, 269000, tzinfo=UTC),
+        {"images": [2, 0]},
+        lines=False,
+    ),
+    Sample(
+        "burstgpt",
+        "BurstGPT_1.csv",
+        text(BURSTGPT),
+        [(5.0, "ChatGPT", 472, 18), (45.5, "GPT-4", 1087, 0), (118.0, "ChatGPT", 417, 276)],
+    ),
+    Sample(
+        "mooncake",
+        "conversation_trace.jsonl",
+        text(MOONCAKE),
+        [(0.0, "trace", 1500, 52), (3.0, "trace", 600, 26), (3.0, "trace", 1100, 1)],
+        extras={"prefix_tokens": [0, 600, 512]},
+    ),
+    Sample(
+        "vllm",
+        "vllm-4.0qps.json",
+        text(json.dumps(VLLM)),
+        [(0.0, "vllm-4", 10, 1), (0.25, "vllm-4", 30, 3), (0.5, "vllm-4", 20, 0)],
+        lines=False,
+    ),
+    *(
+        Sample(
+            "guidellm",
+            "benchmarks.json",
+            text(json.dumps(guidellm(start), indent=2)),
+            [(0.0, "run1", 6, 0), (0.25, "run1", 5, 7), (9.75, "run2", 8, 9)],
+            datetime(2023, 11, 14, 22, 13, 20, 250000),
+            lines=False,
+        )
+        for start in ("start_time", "request_start_time")
+    ),
+    Sample(
+        "tokenfleet",
+        "week.parquet",
+        _own,
+        [(0.25, "conv", 3, 0), (0.5, "code", 2, 5), (0.5, "conv", 1, 6)],
+        datetime(2024, 5, 10, tzinfo=UTC),
+        {"images": [0, 2, 0]},
+        lines=False,
+    ),
+    Sample(
+        "jsonl",
+        "log.jsonl",
+        text(
+            '{"arrival_time": 0, "prompt_tokens": 374, "completion_tokens": 44}\n'
+            '{"arrival_time": 0.5, "prompt_tokens": 396.0, "completion_tokens": 109}\n'
+            '{"completion_tokens": 55, "arrival_time": 0.5, "prompt_tokens": 879}\n'
+        ),
+        PLAIN,
+    ),
+    Sample(
+        "table",
+        "log.csv",
+        text("arrival_time_ms,input_tokens,output_tokens,note\n0,374.0,44,a\n500,396,109,\n500,879,55,b\n"),
+        PLAIN,
+    ),
+    Sample(
+        "table",
+        "log.tsv",
+        text("service\tnum_prefill_tokens\tarrived_at\tnum_decode_tokens\nchat\t1\t0.5\t2\nrag\t3\t1\t4\n"),
+        [(0.5, "chat", 1, 2), (1.0, "rag", 3, 4)],
+    ),
+    Sample(
+        "table",
+        "log.csv",
+        text('"When";"In";"Out"\n1700000000123;1;2\n1700000000623;3;4\n'),
+        [(0.0, "log", 1, 2), (0.5, "log", 3, 4)],
+        datetime(2023, 11, 14, 22, 13, 20, 123000),
+        columns={"arrival_s": "When", "input_tokens": "In", "output_tokens": "Out"},
+    ),
+    Sample(
+        "table",
+        "log_chat.parquet",
+        _table_in_parquet,
+        [(0.0, "chat", 1, 4), (1.5, "chat", 2, 5), (1.5, "chat", 3, 6)],
+        datetime(1970, 1, 1, tzinfo=UTC),
+        lines=False,
+    ),
+]
+"""All but `servegen`, whose requests are drawn."""

@@ -1,0 +1,357 @@
+"""Text tables with a header and a row per request, for the formats that are such tables.
+
+A block of lines is read by Arrow if all of its rows are good. If not, it is halved until the bad rows stand alone in a
+few lines, which are read one by one: `_Rows` is what decides, Arrow only makes it fast, and a test holds them equal.
+"""
+
+import csv
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
+import pyarrow.csv  # type: ignore[import-untyped]
+
+from simulator.errors import InputError
+from traces.ahead import ahead
+from traces.columns import Columns
+from traces.lines import Lines, check_utf8, line_blocks
+from traces.moments import NS_PER_UNIT, US_LIMIT, TimeForm, TimeKind, form_of, parse_number
+from traces.reader import MAX_TOKENS, Asked, BadRow, Block, default_source, short
+
+_DELIMITERS = ",\t;|"
+_ROW_BYTES = 45  # about
+_FEW_LINES = 64
+_NS_PER_S = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first line of a file."""
+
+    names: tuple[str, ...]
+    delimiter: str
+
+
+def header_of(head: bytes, path: Path) -> Header:
+    """The names of the columns, and what is between them: the most frequent of comma, tabulator, semicolon and bar."""
+    check_utf8(path, head, final=b"\n" in head)
+    line = head.partition(b"\n")[0].decode(errors="replace").removesuffix("\r")
+    delimiter = max(_DELIMITERS, key=line.count)
+    return Header(tuple(name.strip() for name in _fields(line, delimiter) or ()), delimiter)
+
+
+def delimited_blocks(path: Path, columns: Columns, header: Header, asked: Asked, first_bytes: bytes) -> Iterator[Block]:
+    """The rows of a table whose columns are known.
+
+    Parameters
+    ----------
+    first_bytes
+        The beginning of the file: how it writes times is seen there.
+
+    Raises
+    ------
+    InputError
+        If there is no row at all.
+    """
+    lines = line_blocks(path, asked.rows * _ROW_BYTES)
+    next(lines)
+    table = _Table(path, columns, header, asked, first_bytes)
+    some = False
+    for raw in ahead(partial(table.read, block) for block in lines):
+        some = True
+        yield table.named(raw)
+    if not some:
+        raise InputError(f"{path}: line 2: expected at least one row after the header, found the end of the file")
+
+
+@dataclass(slots=True)
+class _Raw:
+    """The good rows of some lines: times, sources by name, tokens, further columns; and the bad ones."""
+
+    time: npt.NDArray[Any]
+    source: pa.DictionaryArray | None
+    tokens: list[npt.NDArray[np.int32]]
+    numbers: npt.NDArray[np.int64] | range
+    rows: int
+    bad: list[BadRow]
+    first_line: int
+    data: bytes
+
+
+class _Table:
+    """Reads lines; what it knows of the file does not change, but for the names of the sources."""
+
+    def __init__(self, path: Path, columns: Columns, header: Header, asked: Asked, first_bytes: bytes) -> None:
+        self._columns = columns
+        self._header = header
+        self._source = columns.source if asked.source is None else None
+        self._names: dict[str, int] = {} if self._source else {asked.source or default_source(path): 0}
+        self._counts = (columns.input_tokens, columns.output_tokens, *columns.extras.values())
+        self._at = {name: header.names.index(name) for name in columns.names()}
+        self._form = self._first_form(first_bytes)
+
+    def named(self, raw: _Raw) -> Block:
+        """The block, with its sources numbered."""
+        count = len(raw.time)
+        if raw.source is None:
+            source = np.zeros(count, dtype=np.int32)
+        else:
+            words = raw.source.dictionary.to_pylist()
+            first = pc.unique(raw.source.indices).to_pylist()  # in the order of first rows
+            for index in first:
+                self._names.setdefault(words[index], len(self._names))
+            number = np.array([self._names.get(word, -1) for word in words], dtype=np.int32)
+            source = number[_array(raw.source.indices)] if count else np.zeros(0, dtype=np.int32)
+        inputs, outputs, *extras = raw.tokens
+        return Block(
+            time=raw.time,
+            sources=tuple(self._names),
+            source=source,
+            input_tokens=inputs,
+            output_tokens=outputs,
+            extras=dict(zip(self._columns.extras, extras, strict=True)),
+            rows=raw.rows,
+            bad=raw.bad,
+            row_of=lambda index: (number := int(raw.numbers[index]), _line(raw, number)),
+            zoned=self._form is not None and self._form.kind is TimeKind.ZONED_TEXT,
+        )
+
+    def read(self, lines: Lines) -> _Raw:
+        """Read some lines, some of which may be bad."""
+        first_line, rows, data = lines
+        pieces = list(self._pieces(first_line, data, rows))
+        if len(pieces) == 1:
+            return pieces[0]
+        source = None
+        if self._source:
+            chunks = pa.chunked_array([piece.source for piece in pieces]).unify_dictionaries()
+            source = chunks.combine_chunks()
+            source = source if isinstance(source, pa.DictionaryArray) else source.chunk(0)
+        return _Raw(
+            time=np.concatenate([piece.time for piece in pieces]),
+            source=source,
+            tokens=[np.concatenate(column) for column in zip(*(piece.tokens for piece in pieces), strict=True)],
+            numbers=np.concatenate([np.asarray(piece.numbers, dtype=np.int64) for piece in pieces]),
+            rows=sum(piece.rows for piece in pieces),
+            bad=[row for piece in pieces for row in piece.bad],
+            first_line=first_line,
+            data=data,
+        )
+
+    def _pieces(self, first_line: int, data: bytes, lines: int) -> Iterator[_Raw]:
+        fast = self._fast(first_line, data, lines)
+        if fast is not None:
+            yield fast
+        elif lines <= _FEW_LINES:
+            yield self._slow(first_line, data)
+        else:
+            middle = data.find(b"\n", len(data) // 2) + 1
+            if middle in (0, len(data)):
+                yield self._slow(first_line, data)
+                return
+            before = data.count(b"\n", 0, middle)
+            yield from self._pieces(first_line, data[:middle], before)
+            yield from self._pieces(first_line + before, data[middle:], lines - before)
+
+    # -- all rows good: by Arrow ---------------------------------------------------------------------------
+
+    def _fast(self, first_line: int, data: bytes, lines: int) -> _Raw | None:
+        form = self._form
+        if form is None or _has_hexadecimal(data):
+            return None
+        kinds = {self._columns.time: _arrow_time(form)}
+        if self._source:
+            kinds[self._source] = pa.dictionary(pa.int32(), pa.string())
+        for count in (pa.int32(), pa.float64()):  # counts as numbers with a point are rare: tried second
+            kinds |= dict.fromkeys(self._counts, count)
+            try:
+                table = pyarrow.csv.read_csv(
+                    pa.BufferReader(data),
+                    read_options=pyarrow.csv.ReadOptions(
+                        use_threads=False,
+                        block_size=len(data) + 1,
+                        column_names=[str(k) for k in range(len(self._header.names))],
+                    ),
+                    parse_options=pyarrow.csv.ParseOptions(delimiter=self._header.delimiter, ignore_empty_lines=False),
+                    convert_options=pyarrow.csv.ConvertOptions(
+                        column_types={str(self._at[name]): kind for name, kind in kinds.items()},
+                        include_columns=[str(self._at[name]) for name in kinds],
+                        null_values=[],
+                        strings_can_be_null=False,
+                    ),
+                )
+            except pa.ArrowInvalid:
+                continue
+            if table.num_rows == lines:
+                return self._checked(table, form, first_line, data)
+            return None
+        return None
+
+    def _checked(self, table: pa.Table, form: TimeForm, first_line: int, data: bytes) -> _Raw | None:
+        def column(name: str) -> pa.Array:
+            chunks = table[str(self._at[name])]
+            return chunks.chunk(0) if chunks.num_chunks == 1 else pa.concat_arrays(chunks.unify_dictionaries().chunks)
+
+        time = _times(column(self._columns.time), form)
+        tokens = [_counts(column(name)) for name in self._counts]
+        if time is None or any(count is None for count in tokens):
+            return None
+        source = column(self._source) if self._source else None
+        if source is not None and "" in source.dictionary.to_pylist():
+            return None
+        return _Raw(
+            time=time,
+            source=source,
+            tokens=[count for count in tokens if count is not None],
+            numbers=range(first_line, first_line + table.num_rows),
+            rows=table.num_rows,
+            bad=[],
+            first_line=first_line,
+            data=data,
+        )
+
+    # -- row by row ----------------------------------------------------------------------------------------
+
+    def _slow(self, first_line: int, data: bytes) -> _Raw:
+        good: list[tuple[int, int | float, str, list[int]]] = []
+        bad: list[BadRow] = []
+        lines = data.removesuffix(b"\n").split(b"\n")
+        for number, line in enumerate(lines, start=first_line):
+            text = line.decode(errors="surrogateescape").removesuffix("\r")
+            row = self._row(text)
+            if isinstance(row, str):
+                bad.append(BadRow(number, f"line {number}{row}", _printable(text)))
+            else:
+                good.append((number, *row))
+        relative = self._form is not None and self._form.kind is TimeKind.RELATIVE
+        tokens = np.array([row[3] for row in good], dtype=np.int32).reshape(len(good), len(self._counts))
+        return _Raw(
+            time=np.array([row[1] for row in good], dtype=np.float64 if relative else np.int64),
+            source=pa.array([row[2] for row in good], pa.string()).dictionary_encode() if self._source else None,
+            tokens=[np.ascontiguousarray(tokens[:, k]) for k in range(len(self._counts))],
+            numbers=np.array([row[0] for row in good], dtype=np.int64),
+            rows=len(lines),
+            bad=bad,
+            first_line=first_line,
+            data=data,
+        )
+
+    def _row(self, text: str) -> tuple[int | float, str, list[int]] | str:
+        """Time, source and counts of a row, or what is wrong with it."""
+        fields = _fields(text, self._header.delimiter)
+        if fields is None or len(fields) != len(self._header.names):
+            wanted = (
+                f"{len(self._header.names)} fields ({short(self._header.delimiter.join(self._header.names))[1:-1]})"
+            )
+            found = f"{len(fields or ())} in {short(_printable(text))}" if text else "an empty line"
+            if fields is None:
+                found = f"a line end or a quote within {short(_printable(text))}"
+            return f": expected {wanted}, found {found}"
+        field = fields[self._at[self._columns.time]]
+        time = self._form.parse(field) if self._form else None
+        if time is None:
+            wanted = self._form.expected if self._form else "a time"
+            return f", column {self._columns.time}: expected {wanted}, found {short(_printable(field))}"
+        source = fields[self._at[self._source]] if self._source else "-"
+        if not source or not _is_text(source):
+            return f", column {self._source}: expected a name, found {short(_printable(source))}"
+        counts = []
+        for name in self._counts:
+            field = fields[self._at[name]]
+            value = parse_number(field)
+            if value is None or not (0 <= value <= MAX_TOKENS and value.is_integer()):
+                wanted = f"an integer from 0 to {MAX_TOKENS}"
+                return f", column {name}: expected {wanted}, found {short(_printable(field))}"
+            counts.append(int(value))
+        return time, source, counts
+
+    def _first_form(self, first_bytes: bytes) -> TimeForm | None:
+        """How times are written: as in the first row that has one."""
+        at = self._at[self._columns.time]
+        for line in first_bytes.split(b"\n")[1:]:
+            fields = _fields(line.decode(errors="surrogateescape").removesuffix("\r"), self._header.delimiter)
+            if fields is not None and len(fields) == len(self._header.names):
+                form = form_of(fields[at], self._columns.time_unit)
+                if form is not None:
+                    return form
+        return None
+
+
+def _has_hexadecimal(data: bytes) -> bool:
+    """Whether there may be a number like 0x1F, which Arrow reads. A single letter is found much faster than two."""
+    return (b"x" in data and b"0x" in data) or (b"X" in data and b"0X" in data)
+
+
+def _arrow_time(form: TimeForm) -> pa.DataType:
+    if form.kind is TimeKind.TEXT:
+        return pa.timestamp("ns")
+    if form.kind is TimeKind.ZONED_TEXT:
+        return pa.timestamp("ns", "UTC")
+    return pa.int64() if form.kind is TimeKind.EPOCH_INTEGER else pa.float64()
+
+
+def _times(column: pa.Array, form: TimeForm) -> npt.NDArray[Any] | None:
+    """Times of good rows, None if one is bad."""
+    if form.kind in (TimeKind.TEXT, TimeKind.ZONED_TEXT):
+        return _array(column.view(pa.int64()))
+    values = _array(column)
+    if not len(values):
+        return values
+    factor = NS_PER_UNIT[form.unit]
+    if form.kind is TimeKind.EPOCH_INTEGER:
+        limit = 2**63 // factor
+        return values * factor if -limit < values.min() and values.max() < limit else None
+    if form.kind is TimeKind.EPOCH_NUMBER:
+        time_us = values * (factor / 1000)
+        inside = bool((np.abs(time_us) < US_LIMIT).all())  # false for what is no number
+        return np.rint(time_us).astype(np.int64) * 1000 if inside else None
+    seconds = values / (_NS_PER_S / factor) + 0.0
+    return seconds if bool(((seconds >= 0) & (seconds < math.inf)).all()) else None
+
+
+def _counts(column: pa.Array) -> npt.NDArray[np.int32] | None:
+    """Counts of good rows, None if one is bad."""
+    values = _array(column)
+    if len(values) and not (values.min() >= 0 and values.max() <= MAX_TOKENS):
+        return None
+    whole: npt.NDArray[np.int32] = values.astype(np.int32, copy=False)
+    return whole if values.dtype == np.int32 or bool((whole == values).all()) else None
+
+
+def _array(column: pa.Array) -> npt.NDArray[Any]:
+    """A column without nulls. Not by `to_numpy`: that would import pandas."""
+    return np.from_dlpack(column)
+
+
+def _fields(text: str, delimiter: str) -> list[str] | None:
+    """The fields of a line, None if it is not one line of fields."""
+    try:
+        rows = list(csv.reader([text], delimiter=delimiter, strict=True))
+    except csv.Error:
+        return None
+    return rows[0] if len(rows) == 1 else []
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _printable(text: str) -> str:
+    """Bytes that are no UTF-8 as they are shown in messages."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _line(raw: _Raw, number: int) -> str:
+    line = raw.data.split(b"\n")[number - raw.first_line]
+    return _printable(line.decode(errors="surrogateescape").removesuffix("\r"))

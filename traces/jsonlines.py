@@ -1,0 +1,95 @@
+"""JSON lines: an object per request; columns by their names or as the user says."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import InputError
+from traces.columns import EXTRAS, Columns, find_columns, has_columns
+from traces.lines import head, line_blocks
+from traces.reader import HEAD_BYTES, Asked, Block, short
+from traces.rows import Rows, in_blocks
+
+_BLOCK_BYTES = 2**20
+Extra = Callable[[dict[str, Any]], dict[str, int]]
+
+
+class JsonLines:
+    """See the module: a `traces.reader.Reader`."""
+
+    unit = "line"
+
+    def recognises(self, path: Path, head: bytes) -> bool:
+        """Whether the first line is an object with keys for time, input tokens and output tokens."""
+        first = first_object(head)
+        return first is not None and has_columns(list(first))
+
+    def blocks(self, path: Path, asked: Asked) -> Iterator[Block]:
+        """See `traces.reader.Reader.blocks`."""
+        first = first_object(head(path, HEAD_BYTES))
+        if first is None:
+            raise InputError(f"{path}: line 1: expected a JSON object")
+        yield from json_blocks(path, asked, find_columns(list(first), asked.columns, path, "line 1"))
+
+
+READER = JsonLines()
+
+
+def first_object(head: bytes) -> dict[str, Any] | None:
+    """The object of the first line, None if there is none, or if the line is longer than what is known of the file."""
+    line = head.partition(b"\n")[0]
+    if not line.startswith(b"{"):
+        return None
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def json_blocks(
+    path: Path, asked: Asked, columns: Columns, extra: Extra | None = None, extras: tuple[str, ...] = ()
+) -> Iterator[Block]:
+    """The rows of a file whose keys are known.
+
+    Parameters
+    ----------
+    extra
+        Makes further columns, whose names are `extras`, from an object; it gets the objects of the good rows in order.
+    """
+    names = {"arrival_s": columns.time, "input_tokens": columns.input_tokens, "output_tokens": columns.output_tokens}
+    names |= {role: name for role, name in columns.extras.items() if role in EXTRAS}
+    if columns.source is not None:
+        names["source"] = columns.source
+    further = tuple(columns.extras)
+    rows = Rows(path, asked, unit="line", time_unit=columns.time_unit, extras=(*further, *extras))
+
+    def read() -> Iterator[None]:
+        for first_line, _, data in line_blocks(path, _BLOCK_BYTES):
+            lines = data.removesuffix(b"\n").split(b"\n")
+            for number, line in enumerate(lines, start=first_line):
+                _add(rows, number, line, names, extra)
+                yield
+
+    yield from in_blocks(rows, asked, read())
+
+
+def _add(rows: Rows, number: int, line: bytes, names: Mapping[str, str], extra: Extra | None) -> None:
+    text = line.decode(errors="backslashreplace").removesuffix("\r")
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        found = f"found {short(text)}" if text else "found an empty line"
+        rows.refuse(number, f"expected a JSON object, {found}", text)
+        return
+    fields = {role: value[name] for role, name in names.items() if name in value}
+    if extra is not None:
+        try:
+            fields |= extra(value)
+        except (TypeError, ValueError) as error:
+            rows.refuse(number, str(error), text)
+            return
+    rows.add(number, text, fields, names)

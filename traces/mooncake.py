@@ -1,0 +1,54 @@
+"""Mooncake traces (Kimi): JSON lines with a time in milliseconds, lengths, and the hashes of the prompt's blocks.
+
+A block has 512 tokens; equal hashes are equal blocks after equal beginnings. `prefix_tokens` is what a cache that
+never forgets would have of a prompt: its first blocks that earlier prompts had, and no more than its length. Source:
+https://github.com/kvcache-ai/Mooncake (Apache-2.0); Qin et al., FAST 2025.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import InputError
+from traces.columns import Columns
+from traces.jsonlines import first_object, json_blocks
+from traces.lines import head
+from traces.reader import HEAD_BYTES, MAX_TOKENS, Asked, Block, short
+
+BLOCK_TOKENS = 512
+_KEYS = frozenset({"timestamp", "input_length", "output_length", "hash_ids"})
+_COLUMNS = Columns(time="timestamp", input_tokens="input_length", output_tokens="output_length", time_unit="ms")
+
+
+class Mooncake:
+    """See the module: a `traces.reader.Reader`."""
+
+    unit = "line"
+
+    def recognises(self, path: Path, head: bytes) -> bool:
+        """Whether the first line has the four keys. One with many hashes may be longer than what is known of it."""
+        line = head.partition(b"\n")[0]
+        return line.startswith(b"{") and all(b'"%s"' % key.encode() in line for key in _KEYS)
+
+    def blocks(self, path: Path, asked: Asked) -> Iterator[Block]:
+        """See `traces.reader.Reader.blocks`."""
+        first = first_object(head(path, HEAD_BYTES))
+        if first is not None and not _KEYS.issubset(first):
+            missing = ", ".join(sorted(_KEYS.difference(first)))
+            raise InputError(f"{path}: line 1: expected the keys {', '.join(sorted(_KEYS))}; missing: {missing}")
+        seen: set[int] = set()
+
+        def prefix_tokens(request: dict[str, Any]) -> dict[str, int]:
+            hashes = request.get("hash_ids")
+            if not isinstance(hashes, list) or not all(isinstance(value, int) for value in hashes):
+                raise ValueError(f"expected a list of integers in hash_ids, found {short(repr(hashes))[1:-1]}")
+            known = next((k for k, value in enumerate(hashes) if value not in seen), len(hashes))
+            seen.update(hashes)
+            length = request.get("input_length")
+            most = length if isinstance(length, int) and 0 <= length <= MAX_TOKENS else 0
+            return {"prefix_tokens": min(known * BLOCK_TOKENS, most)}
+
+        yield from json_blocks(path, asked, _COLUMNS, prefix_tokens, ("prefix_tokens",))
+
+
+READER = Mooncake()
