@@ -4,14 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= auto
+FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format nightly clean
+.PHONY: help demo test check format nightly fuzz clean
 
 help:
 	@echo "make demo     replay an hour of LLM traffic under gh, agh and milp; table here, figures in out/demo"
 	@echo "make test     ruff, mypy --strict, import-linter and pytest"
-	@echo "make nightly  the long tests too"
+	@echo "make nightly  the long tests too, and the readers fuzzed for five minutes"
 	@echo "make format   let ruff format and fix"
 	@echo "make clean    remove .venv and everything made"
 
@@ -37,8 +38,13 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n $(WORKERS) -m "not slow"
 
-nightly: $(STAMP)
+nightly: $(STAMP) fuzz
 	HYPOTHESIS_PROFILE=explore $(BIN)/pytest -n $(WORKERS)
+
+# Atheris is no dependency of the project: it is installed here.
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_traces.py -max_total_time=$(FUZZ_SECONDS)
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -143,6 +143,13 @@ SAMPLES = [
         extras={"prefix_tokens": [0, 600, 512]},
     ),
     Sample(
+        "mooncake",
+        "trace.jsonl",
+        text('{"input_length": 7, "output_length": 8, "timestamp": 1500}\n'),
+        [(1.5, "trace", 7, 8)],
+        extras={"prefix_tokens": [0]},
+    ),
+    Sample(
         "vllm",
         "vllm-4.0qps.json",
         text(json.dumps(VLLM)),

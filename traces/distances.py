@@ -14,7 +14,6 @@ from operator import add
 from typing import Any
 
 import numpy as np
-from scipy.special import chdtri, ndtri
 
 from simulator.workload import Trace
 from traces.statistics import Floats, Ints, Totals, TraceStatistics, gap_values_s, quantiles, token_mean
@@ -342,10 +341,14 @@ def hourly(first: Totals, second: Totals) -> _Hours | None:
         "hourly_correlation": _Value(correlation),
         "hourly_rms": _Value(float(np.sqrt(np.mean(np.square(shape[1] - shape[0]))))),
     }
+    from scipy.special import chdtri  # here: SciPy takes longer to load than most commands
+
     highest = float(chdtri(hours, 1 - CHANCE_LEVEL)) / hours  # of the mean square of so many deviations, over its mean
     signal = max(scatter[0] - noise[0] * highest, 0.0)
     expected = signal / math.sqrt((signal + noise[0]) * (signal + noise[1])) if signal else 0.0
     # On the scale of Fisher's transform, whose standard deviation is known.
+    from scipy.special import ndtri
+
     deviations = CHANCE_MARGIN * float(ndtri(CHANCE_LEVEL))
     lowest = math.tanh(math.atanh(min(expected, 1 - 1e-9)) - deviations / math.sqrt(hours - 3))
     largest = CHANCE_MARGIN * math.sqrt(sum(noise) * highest)

@@ -24,6 +24,7 @@ from simulator.workload import Trace
 from traces.profile import Profile, RateComponent, SourceProfile
 from traces.ratecurve import HOUR_S, RateCurve
 from traces.registry import read_trace
+from traces.statistics import index_of_dispersion
 from traces.synthetic import model_dispersion
 
 _Floats = npt.NDArray[np.float64]
@@ -81,13 +82,6 @@ CURVE_FROM_H = 3
 
 WHOLE = 0.99
 """An hour counts as whole if the trace covers so much of it: the last request comes before its end."""
-
-
-def index_of_dispersion(arrival_s: _Floats, window_s: float, span_s: float) -> float:
-    """Variance over mean of the counts in the full windows of [0, span_s)."""
-    windows = int(span_s // window_s)
-    counts, _ = np.histogram(arrival_s, bins=windows, range=(0.0, windows * window_s))
-    return float(counts.var() / counts.mean())
 
 
 def dispersion_within_hours(arrival_s: _Floats, window_s: float, requests_per_h: Sequence[float]) -> float:

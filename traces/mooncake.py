@@ -1,7 +1,8 @@
 """Mooncake traces (Kimi): JSON lines with a time in milliseconds, lengths, and the hashes of the prompt's blocks.
 
 A block has 512 tokens; equal hashes are equal blocks after equal beginnings. `prefix_tokens` is what a cache that
-never forgets would have of a prompt: its first blocks that earlier prompts had, and no more than its length. Source:
+never forgets would have of a prompt: its first blocks that earlier prompts had, and no more than its length. A file
+without `hash_ids`, as others write it in this form, is read too; nothing is then known to be seen before. Source:
 https://github.com/kvcache-ai/Mooncake (Apache-2.0); Qin et al., FAST 2025.
 """
 
@@ -16,7 +17,7 @@ from traces.lines import head
 from traces.reader import HEAD_BYTES, MAX_TOKENS, Asked, Block, short
 
 BLOCK_TOKENS = 512
-_KEYS = frozenset({"timestamp", "input_length", "output_length", "hash_ids"})
+_KEYS = frozenset({"timestamp", "input_length", "output_length"})
 _COLUMNS = Columns(time="timestamp", input_tokens="input_length", output_tokens="output_length", time_unit="ms")
 
 
@@ -26,7 +27,7 @@ class Mooncake:
     unit = "line"
 
     def recognises(self, path: Path, head: bytes) -> bool:
-        """Whether the first line has the four keys. One with many hashes may be longer than what is known of it."""
+        """Whether the first line has the three keys. One with many hashes may be longer than what is known of it."""
         line = head.partition(b"\n")[0]
         return line.startswith(b"{") and all(b'"%s"' % key.encode() in line for key in _KEYS)
 
@@ -39,7 +40,7 @@ class Mooncake:
         seen: set[int] = set()
 
         def prefix_tokens(request: dict[str, Any]) -> dict[str, int]:
-            hashes = request.get("hash_ids")
+            hashes = request.get("hash_ids", [])
             if not isinstance(hashes, list) or not all(isinstance(value, int) for value in hashes):
                 raise ValueError(f"expected a list of integers in hash_ids, found {short(repr(hashes))[1:-1]}")
             known = next((k for k, value in enumerate(hashes) if value not in seen), len(hashes))

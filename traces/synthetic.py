@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
 
 from simulator.errors import InputError
 from simulator.rng import stream
@@ -392,6 +391,8 @@ class _Tokens:
     def _gaussian_ranks(self, count: int, rng: np.random.Generator) -> tuple[_Floats, _Floats]:
         normal = rng.standard_normal((count, 2))
         normal[:, 1] = self._correlation * normal[:, 0] + math.sqrt(1 - self._correlation**2) * normal[:, 1]
+        from scipy.special import ndtr  # here: SciPy takes longer to load than most commands
+
         uniform: _Floats = ndtr(normal)
         return uniform[:, 0], uniform[:, 1]
 

@@ -14,8 +14,7 @@ from rich.text import Text
 from experiments.options import parse_reading
 from experiments.terminal import JsonOption, OnBadRowOption, Terminal
 from experiments.trace.describe import Described, FigureOption, describe, new_table, number
-from experiments.trace.describe_figure import check_figure_path, draw_description
-from experiments.trace.inputs import trace_input
+from experiments.trace.inputs import check_figure_path, trace_input
 from traces.distances import Blocks, Comparison, Kind, Status, compare
 from traces.registry import OnBadRow, Reading
 from traces.statistics import Totals
@@ -61,6 +60,8 @@ def command(
     if figure is not None:
         labels = [f"{text}: {_names(own)}" for text, own in zip(("first", "second"), paths, strict=True)]
         drawn = {label: replace(one.whole, first_s=0.0) for label, one in zip(labels, described, strict=True)}
+        from experiments.trace.describe_figure import draw_description  # here: Matplotlib takes long to load
+
         draw_description(drawn, title="Two traces", path=figure)
     if as_json:
         terminal.print_json(_result(described, paths, named, only, differs))

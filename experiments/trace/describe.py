@@ -22,8 +22,7 @@ from experiments.terminal import (
     Terminal,
     TracesArgument,
 )
-from experiments.trace.describe_figure import check_figure_path, draw_description
-from experiments.trace.inputs import survey_input, trace_input
+from experiments.trace.inputs import check_figure_path, survey_input, trace_input
 from traces.oddities import file_oddities, oddities
 from traces.registry import OnBadRow, Reading
 from traces.source import Survey
@@ -109,6 +108,8 @@ def command(
     described = describe(terminal, trace, parse_reading(trace_format, columns, on_bad_row, quarantine, strict))
     title = ", ".join(Path(name).name for name in trace)
     if figure is not None:
+        from experiments.trace.describe_figure import draw_description  # here: Matplotlib takes long to load
+
         draw_description(described.groups, title=title, path=figure)
     result = described.to_dict()
     if as_json:

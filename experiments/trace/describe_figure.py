@@ -17,26 +17,11 @@ from experiments.figures import CLOCK_UNITS, METADATA, POLICY_COLOURS, STYLE
 from simulator.errors import InputError
 from traces.statistics import WINDOWS_S, Totals, gap_values_s
 
-SUFFIXES = (".png", ".svg")
 CURVE_BINS_S = (1, 10, 60, 600, 3600, 86_400, 864_000)
 CURVE_POINTS = 240  # at most: more would be hair
 FEWEST_WINDOWS = 10
 MAX_SERIES = len(POLICY_COLOURS)
 REFERENCE: dict[str, Any] = {"color": "#555555", "linestyle": "--", "linewidth": 1.2}
-
-
-def check_figure_path(path: Path) -> None:
-    """Refuse before any work what cannot be drawn.
-
-    Raises
-    ------
-    InputError
-        If the name ends in no known format or there is no such folder.
-    """
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"--figure: expected a name that ends in {' or '.join(SUFFIXES)}, found {path}")
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"--figure: {path}: expected a file in a folder that exists")
 
 
 def draw_description(groups: Mapping[str, Totals], *, title: str, path: Path) -> None:

@@ -20,7 +20,6 @@ from experiments.trace.inputs import survey_input, trace_input
 from simulator.errors import InputError
 from simulator.files import write_text
 from simulator.workload import Trace
-from traces.fitting import fit_profile, profile_toml
 from traces.registry import OnBadRow
 from traces.writing import concatenate
 
@@ -53,6 +52,8 @@ def command(
     trace = concatenate(chunks)
     chunks.clear()
     files = ", ".join(Path(item).name for item in traces)
+    from traces.fitting import fit_profile, profile_toml  # here: SciPy takes longer to load than most commands
+
     profile = fit_profile(trace, name=name or out_file.stem, attribution=f"fitted by tokenfleet trace fit to {files}")
     write_text(out_file, profile_toml(profile))
     if as_json:

@@ -1,12 +1,16 @@
 """What every command on traces does with its trace files."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from experiments.options import trace_files
 from experiments.terminal import Terminal, account_lines
+from simulator.errors import InputError
 from simulator.workload import Trace
 from traces.registry import Reading
 from traces.source import Survey, TraceFiles
+
+SUFFIXES = (".png", ".svg")
 
 
 def trace_input(paths: Sequence[str], reading: Reading | None = None) -> TraceFiles:
@@ -26,3 +30,17 @@ def survey_input(
         for line in account_lines(read):
             terminal.warn(line)
     return survey
+
+
+def check_figure_path(path: Path) -> None:
+    """Refuse before any work what cannot be drawn.
+
+    Raises
+    ------
+    InputError
+        If the name ends in no known format or there is no such folder.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"--figure: expected a name that ends in {' or '.join(SUFFIXES)}, found {path}")
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"--figure: {path}: expected a file in a folder that exists")

@@ -103,7 +103,9 @@ def test_it_may_be_packed(sample: Sample, tmp_path: Path, packer: str) -> None:
     assert all(problem.startswith(f"{path}: ") for problem in caught.value.problems)
 
 
-@every_text
+@pytest.mark.parametrize(
+    "sample", [s for s in SAMPLES if s.lines and len(s.rows) > 1], ids=lambda s: f"{s.format}-{s.name}"
+)
 def test_rows_that_go_back_are_sorted_or_refused(sample: Sample, tmp_path: Path) -> None:
     path = written(sample, tmp_path)
     data = path.read_bytes().decode()

@@ -11,8 +11,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from simulator.workload import Trace
-from traces.fitting import index_of_dispersion
 from traces.profile import Profile, RateComponent, SourceProfile
+from traces.statistics import index_of_dispersion
 from traces.synthetic import embedded_hour, load_profile, model_dispersion, synthesise
 
 SEEDS = range(8)

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
 
 from traces.forecast.port import ROUNDING, FloatArray, Forecast, PointForecaster, Setting
 
@@ -126,4 +125,6 @@ def _doubted(count: FloatArray, errors: FloatArray, level: float) -> FloatArray:
     doubt_squared = (DOUBT_COUNTS_FOR * DOUBT**2 + np.sum(errors**2, axis=0)) / (DOUBT_COUNTS_FOR + len(errors))
     scale = 1 + doubt_squared * count  # variance over mean
     count = np.maximum(count, TINY)  # no Gamma distribution has a mean of zero
+    from scipy import special  # here: SciPy takes longer to load than most commands
+
     return np.asarray(scale * special.gammaincinv(count / scale, level))
