@@ -5,7 +5,6 @@ few lines, which are read one by one: `_Rows` is what decides, Arrow only makes 
 """
 
 import csv
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +21,8 @@ from simulator.errors import InputError
 from traces.ahead import ahead
 from traces.columns import Columns
 from traces.lines import Lines, check_utf8, line_blocks
-from traces.moments import NS_PER_UNIT, US_LIMIT, TimeForm, TimeKind, form_of, parse_number
-from traces.reader import MAX_TOKENS, Asked, BadRow, Block, default_source, short
+from traces.moments import MAX_RELATIVE_S, NS_LIMIT, NS_PER_UNIT, US_LIMIT, TimeForm, TimeKind, form_of, parse_number
+from traces.reader import MAX_TOKENS, Asked, BadRow, Block, default_source, is_name, short
 
 _DELIMITERS = ",\t;|"
 _ROW_BYTES = 45  # about
@@ -260,7 +259,7 @@ class _Table:
             wanted = self._form.expected if self._form else "a time"
             return f", column {self._columns.time}: expected {wanted}, found {short(_printable(field))}"
         source = fields[self._at[self._source]] if self._source else "-"
-        if not source or not _is_text(source):
+        if not is_name(source):
             return f", column {self._source}: expected a name, found {short(_printable(source))}"
         counts = []
         for name in self._counts:
@@ -300,20 +299,21 @@ def _arrow_time(form: TimeForm) -> pa.DataType:
 def _times(column: pa.Array, form: TimeForm) -> npt.NDArray[Any] | None:
     """Times of good rows, None if one is bad."""
     if form.kind in (TimeKind.TEXT, TimeKind.ZONED_TEXT):
-        return _array(column.view(pa.int64()))
+        time_ns = _array(column.view(pa.int64()))
+        return time_ns if not len(time_ns) or -NS_LIMIT < time_ns.min() <= time_ns.max() < NS_LIMIT else None
     values = _array(column)
     if not len(values):
         return values
     factor = NS_PER_UNIT[form.unit]
     if form.kind is TimeKind.EPOCH_INTEGER:
-        limit = 2**63 // factor
+        limit = NS_LIMIT / factor
         return values * factor if -limit < values.min() and values.max() < limit else None
     if form.kind is TimeKind.EPOCH_NUMBER:
         time_us = values * (factor / 1000)
         inside = bool((np.abs(time_us) < US_LIMIT).all())  # false for what is no number
         return np.rint(time_us).astype(np.int64) * 1000 if inside else None
     seconds = values / (_NS_PER_S / factor) + 0.0
-    return seconds if bool(((seconds >= 0) & (seconds < math.inf)).all()) else None
+    return seconds if bool(((seconds >= 0) & (seconds < MAX_RELATIVE_S)).all()) else None
 
 
 def _counts(column: pa.Array) -> npt.NDArray[np.int32] | None:
@@ -337,14 +337,6 @@ def _fields(text: str, delimiter: str) -> list[str] | None:
     except csv.Error:
         return None
     return rows[0] if len(rows) == 1 else []
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _printable(text: str) -> str:

@@ -17,8 +17,11 @@ _ISO = re.compile(
 )
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"-?\d+", re.ASCII)
-_NS_LIMIT = 2**63
-US_LIMIT = 2**63 / 1000 - 1
+NS_LIMIT = 2**62
+"""Beyond this, years 1823 to 2116 and 146 years since a file's zero, differences would not be whole nanoseconds."""
+
+US_LIMIT = NS_LIMIT / 1000 - 1
+MAX_RELATIVE_S = NS_LIMIT / 10**9
 
 EXPECTED_ISO = "a time such as 2023-11-16 18:15:46.680590"
 _YEAR_1973_S = 1e8
@@ -62,10 +65,10 @@ class TimeForm:
             return None
         if self.kind is TimeKind.RELATIVE:
             seconds = value / (10**9 / NS_PER_UNIT[self.unit]) + 0.0
-            return seconds if 0 <= seconds < math.inf else None
-        if self.kind is TimeKind.EPOCH_INTEGER and _WHOLE.fullmatch(stripped(text)):
+            return seconds if 0 <= seconds < MAX_RELATIVE_S else None
+        if self.kind is TimeKind.EPOCH_INTEGER and abs(value) < NS_LIMIT and _WHOLE.fullmatch(stripped(text)):
             time_ns = int(text) * NS_PER_UNIT[self.unit]
-            return time_ns if -_NS_LIMIT <= time_ns < _NS_LIMIT else None
+            return time_ns if abs(time_ns) < NS_LIMIT else None
         return since_1970_ns(value, self.unit)
 
 
@@ -83,6 +86,11 @@ def form_of(text: str, unit: str | None) -> TimeForm | None:
     value = parse_number(text)
     if value is None or not math.isfinite(value):
         return None
+    form = _form_of_number(text, value, unit)
+    return form if form.parse(text) is not None else None
+
+
+def _form_of_number(text: str, value: float, unit: str | None) -> TimeForm:
     whole = _WHOLE.fullmatch(stripped(text)) is not None
     since_1970 = TimeKind.EPOCH_INTEGER if whole else TimeKind.EPOCH_NUMBER
     for tried in (unit,) if unit else ("ns", "us", "ms", "s"):
@@ -111,7 +119,7 @@ def parse_iso(text: str, *, zoned: bool) -> int | None:
             return None
         seconds -= (1 if zone[0] == "+" else -1) * (zone_hour * 60 + zone_minute) * 60
     time_ns = seconds * 10**9 + int((match["fraction"] or "").ljust(9, "0"))
-    return time_ns if -_NS_LIMIT <= time_ns < _NS_LIMIT else None
+    return time_ns if abs(time_ns) < NS_LIMIT else None
 
 
 def parse_number(text: str) -> float | None:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from simulator.errors import InputError
 from simulator.workload import Trace
 from traces.columns import EXTRAS, Columns, find_columns
-from traces.moments import NS_PER_UNIT, US_LIMIT, TimeForm, TimeKind, form_of
+from traces.moments import MAX_RELATIVE_S, NS_LIMIT, NS_PER_UNIT, US_LIMIT, TimeForm, TimeKind, form_of
 from traces.reader import MAX_TOKENS, Asked, BadRow, Block, default_source
 
 MAGIC = b"PAR1"
@@ -259,7 +259,7 @@ class _Batches:
         if pa.types.is_timestamp(column.type):
             factor = NS_PER_UNIT[column.type.unit]
             stamp = np.from_dlpack(column.view(pa.int64()).fill_null(0))
-            good = present & (np.abs(stamp) < 2**63 // factor)
+            good = present & _within(stamp, NS_LIMIT // factor)
             return np.where(good, stamp, 0) * factor, good
         value: npt.NDArray[Any] = np.from_dlpack(column.fill_null(0))
         form = self._form_of(value[present])
@@ -268,9 +268,9 @@ class _Batches:
         factor = NS_PER_UNIT[form.unit]
         if form.kind is TimeKind.RELATIVE:
             seconds = value.astype(np.float64) / (_NS_PER_S / factor) + 0.0
-            return seconds, present & (seconds >= 0) & (seconds <= np.finfo(np.float64).max)
+            return seconds, present & (seconds >= 0) & (seconds < MAX_RELATIVE_S)
         if np.issubdtype(value.dtype, np.integer):
-            good = present & (np.abs(value) < 2**63 // factor)
+            good = present & _within(value, NS_LIMIT // factor)
             return np.where(good, value, 0).astype(np.int64) * factor, good
         time_us = value * (factor / 1000)
         good = present & (np.abs(time_us) < US_LIMIT)
@@ -290,6 +290,12 @@ class _Batches:
         if pa.types.is_timestamp(self._kind):
             return "a time"
         return "a finite number from 0" if self._form is None or self._form.kind is TimeKind.RELATIVE else "a time"
+
+
+def _within(value: npt.NDArray[Any], limit: int) -> npt.NDArray[np.bool_]:
+    """Whether integers are nearer to zero than a limit. Not by `abs`: the lowest integer has none."""
+    below = value < np.array(limit, dtype=np.int64)
+    return below if np.issubdtype(value.dtype, np.unsignedinteger) else below & (value > np.array(-limit))
 
 
 def _counts(column: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:

@@ -129,6 +129,14 @@ def default_source(path: Path) -> str:
     return next((word for word in words if word in SERVICES), words[-1] if words else stem)
 
 
+def is_name(text: str) -> bool:
+    """Whether a source may be called so: some text, without half characters, which cannot be written anywhere."""
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def short(text: str, width: int = 80) -> str:
     """A text for a message: quoted, and cut where it is long."""
     return repr(text if len(text) <= width else text[: width - 3] + "...")

@@ -1,6 +1,5 @@
 """Requests that are read one by one, gathered into blocks: for the formats that are no tables."""
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from traces.moments import TimeForm, TimeKind, form_of
-from traces.reader import MAX_TOKENS, Asked, BadRow, Block, default_source, short
+from traces.reader import MAX_TOKENS, Asked, BadRow, Block, default_source, is_name, short
 
 
 class Rows:
@@ -63,7 +62,7 @@ class Rows:
             wanted = self._form.expected if self._form else "a time"
             return self._refuse(number, text, "arrival_s", wanted, fields, names)
         source = self._given or fields.get("source", self._default)
-        if not isinstance(source, str) or not source:
+        if not isinstance(source, str) or not is_name(source):
             return self._refuse(number, text, "source", "a name", fields, names)
         counts = []
         for role in ("input_tokens", "output_tokens", *self._extras):
@@ -124,7 +123,7 @@ class Rows:
 def _is_count(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return math.isfinite(value) and 0 <= value <= MAX_TOKENS and float(value).is_integer()
+    return 0 <= value <= MAX_TOKENS and float(value).is_integer()
 
 
 def in_blocks(rows: Rows, asked: Asked, some: Iterator[None]) -> Iterator[Block]:

@@ -202,3 +202,25 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/trace.parquet: cannot be written: "):
         write_parquet(tmp_path / "file" / "trace.parquet", [trace()])
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "good"),
+    [
+        ([0, -(2**63), 2**63 - 1, 5 * 10**18], pa.int64(), 1),
+        ([0, 2**64 - 1, 10**18], pa.uint64(), 1),
+        ([0, 2**63 - 1, 2**62, -(2**62) + 1], pa.timestamp("ns"), 2),
+        ([1.0, 1e300, float("nan"), float("inf")], pa.float64(), 1),
+        ([3, 2], pa.int8(), 2),
+    ],
+)
+def test_times_beyond_all_reason_are_bad_rows(tmp_path: Path, values: list[Any], kind: pa.DataType, good: int) -> None:
+    columns = {
+        "timestamp": pa.array(values, kind),
+        "input_tokens": [1] * len(values),
+        "output_tokens": [2] * len(values),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    read = read_trace(tmp_path / "log.parquet", Reading(on_bad_row=OnBadRow.SKIP))
+    assert (len(read.trace), read.rows_skipped) == (good, len(values) - good)
+    assert (np.diff(read.trace.arrival_s) >= 0).all()
