@@ -7,10 +7,9 @@ here: what has arrived is kept in `FILE.partial`, and the server is asked for th
 import errno
 import os
 import shutil
-import tempfile
+import time
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +23,10 @@ CACHE_VARIABLE = "TOKENFLEET_CACHE"
 ATTEMPTS = 5
 _TIMEOUT_S = 30.0
 _CHUNK_BYTES = 2**18
+_PAUSE_S = 1.0  # before going on after some progress; twice as long after each attempt without
+_LONGEST_PAUSE_S = 30.0
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # answers that may be another one soon
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Progress = Callable[[int, int | None], None]
 """Takes the bytes that are there and those that there will be, if that is known."""
@@ -37,24 +40,17 @@ class Download(StrictModel):
     file
         Its name, in the cache too.
     sha256
-        Of the published file, None if it is not known.
+        Of the published file, None if it is not known: then that of the first download is kept beside the file.
+    bytes
+        Size of the published file, None if it is not known.
     """
 
     url: str
-    file: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    file: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     licence: str
     attribution: str
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     bytes: Annotated[int, Field(gt=0)] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A file that is in the cache. `pinned` tells whether its hash was known beforehand."""
-
-    path: Path
-    sha256: str
-    pinned: bool
 
 
 def downloads() -> dict[str, Download]:
@@ -89,91 +85,131 @@ def cache_folder() -> Path:
     return Path(given) if given else Path(pooch.os_cache("tokenfleet"))
 
 
-def cached(download: Download, folder: Path | None = None) -> Path | None:
-    """The file if it is in the cache."""
-    path = (folder or cache_folder()) / download.file
-    return path if path.is_file() else None
-
-
-def fetch(
-    download: Download,
-    *,
-    folder: Path | None = None,
-    given: Path | None = None,
-    progress: Progress | None = None,
-    attempts: int = ATTEMPTS,
-) -> Fetched:
-    """Put a file into the cache unless it is there, and check it.
-
-    Parameters
-    ----------
-    folder
-        The cache; default: `cache_folder()`.
-    given
-        A file to take it from instead of the network.
-    attempts
-        How often a connection may be cut without a byte of progress.
+def cached(what: str | Download, cache_dir: Path | None = None) -> Path | None:
+    """The file, by its name or as it is described, if it is in the cache; it is not checked.
 
     Raises
     ------
     InputError
-        If `given` cannot be read or is another file.
+        If there is no download of this name.
+    """
+    path = _target(what, cache_dir)
+    return path if path.is_file() else None
+
+
+def partial_bytes(what: str | Download, cache_dir: Path | None = None) -> int:
+    """How much of a file an interrupted download has left in the cache, bytes."""
+    return _size(_beside(_target(what, cache_dir), "partial"))
+
+
+def known_sha256(what: str | Download, cache_dir: Path | None = None) -> str | None:
+    """The pinned hash of a file, or else that of the first download; None before it."""
+    download, note = _described(what), _beside(_target(what, cache_dir), "sha256")
+    if download.sha256 is not None:
+        return download.sha256
+    return note.read_text(encoding="ascii").strip() if note.is_file() else None
+
+
+def fetch(
+    what: str | Download,
+    cache_dir: Path | None = None,
+    *,
+    given: Path | None = None,
+    progress: Progress | None = None,
+    attempts: int = ATTEMPTS,
+) -> Path:
+    """Put a file into the cache unless it is there, and check it.
+
+    Parameters
+    ----------
+    what
+        Its name in `traces/sources.toml`, or a description of it.
+    cache_dir
+        Default: `cache_folder()`.
+    given
+        A file to take it from instead of the network.
+    attempts
+        How often a connection may be cut one after another without a byte of progress.
+
+    Raises
+    ------
+    InputError
+        If there is no download of this name, or `given` cannot be read or is another file.
     RunError
         If it cannot be downloaded or written, or is another file than it should be. What has arrived is kept for the
         next time, unless it is wrong.
     """
-    folder = folder or cache_folder()
-    target = folder / download.file
+    download, target = _described(what), _target(what, cache_dir)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if given is not None:
-            return _taken(download, given, target)
-        if target.is_file():
-            return _checked(download, target, target)
-        part = target.with_name(f"{target.name}.partial")
-        with _Lock(target.with_name(f"{target.name}.lock")):
-            if not target.is_file():
-                _Transfer(download, part, progress, attempts).run()
-                return _checked(download, part, target)
-        return _checked(download, target, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if given is None and target.is_file():
+            _accept(download, target, target)
+            return target
+        with _Lock(_beside(target, "lock")):
+            if given is not None:
+                _take(download, given, target)
+            elif target.is_file():  # whoever had the lock has fetched it
+                _accept(download, target, target)
+            else:
+                part = _beside(target, "partial")
+                _Transfer(download.url, part, progress, attempts).run()
+                _accept(download, part, target)
     except OSError as error:
-        raise RunError(_system(folder, error)) from None
+        raise RunError(f"{error.filename or target.parent}: {_why(error)}") from None
+    return target
 
 
-def _taken(download: Download, given: Path, target: Path) -> Fetched:
-    if not given.is_file():
-        raise InputError(f"--from: expected a file, found nothing of the name {given}")
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    copy = Path(name)
+def _described(what: str | Download) -> Download:
+    return find_download(what) if isinstance(what, str) else what
+
+
+def _target(what: str | Download, cache_dir: Path | None) -> Path:
+    return (cache_dir or cache_folder()) / _described(what).file
+
+
+def _beside(target: Path, ending: str) -> Path:
+    return target.with_name(f"{target.name}.{ending}")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _take(download: Download, given: Path, target: Path) -> None:
+    """Copy a file of the user's: under another name until it is known to be the right one."""
     try:
-        shutil.copyfile(given, copy)
-        copy.chmod(0o644)
-        return _checked(download, copy, target, given)
+        source = given.open("rb")
+    except OSError as error:
+        raise InputError(f"--from: {given}: cannot be read: {error.strerror}") from None
+    copy = _beside(target, "copy")
+    try:
+        with source, copy.open("wb") as file:
+            shutil.copyfileobj(source, file, _CHUNK_BYTES)
+        _accept(download, copy, target, given)
     finally:
         copy.unlink(missing_ok=True)
 
 
-def _checked(download: Download, found: Path, target: Path, given: Path | None = None) -> Fetched:
+def _accept(download: Download, found: Path, target: Path, given: Path | None = None) -> None:
     """Give a file its name in the cache if it is the right one; if it is not, it is not kept."""
     import pooch
 
-    note = target.with_name(f"{target.name}.sha256")
-    noted = note.read_text(encoding="ascii").strip() if note.is_file() else None
-    expected, sha256 = download.sha256 or noted, pooch.file_hash(str(found), alg="sha256")
+    note = _beside(target, "sha256")
+    expected, sha256 = known_sha256(download, target.parent), pooch.file_hash(str(found), alg="sha256")
     if expected is not None and sha256 != expected:
-        where = "of the published file" if download.sha256 else f"of the first download, which {note} holds"
-        told = f"expected the sha256 {expected} {where}, found {sha256}"
+        told = f"expected the sha256 {expected}, found {sha256}"
+        if download.sha256 is None:
+            told += f" (the first is that of the first download, in {note}; without that file any would be taken)"
         if given is not None:
             raise InputError(f"--from: {given}: {told}")
-        found.unlink()
-        raise RunError(f"{download.url}: {told}; the file was removed: try again, or get it elsewhere and use --from")
-    if download.sha256 is None and noted is None:
+        _remove(found)
+        where = f"{found} in the cache" if found == target else download.url
+        raise RunError(f"{where}: {told}; the file was removed: try again, or get it elsewhere and use --from FILE")
+    if expected is None:
         note.write_text(f"{sha256}\n", encoding="ascii")
     if found != target:
         found.replace(target)
-        target.with_name(f"{target.name}.partial.etag").unlink(missing_ok=True)
-    return Fetched(target, sha256, pinned=download.sha256 is not None)
+        _remove(_beside(target, "partial"))
 
 
 class _Lock:
@@ -185,104 +221,139 @@ class _Lock:
     def __enter__(self) -> None:
         import fcntl
 
-        self._file = self._path.open("w")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        while True:
+            self._file = self._path.open("w")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            if self._path.is_file() and os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+                return
+            self._file.close()  # who had it has removed it, and the next comer would make and lock a new one
 
     def __exit__(self, *_: object) -> None:
         self._path.unlink(missing_ok=True)
         self._file.close()
 
 
+class _Cut(Exception):
+    """The server gave less than the file, in a way that may pass."""
+
+
 class _Transfer:
     """Downloads into a partial file, again and again where it is cut off."""
 
-    def __init__(self, download: Download, part: Path, progress: Progress | None, attempts: int) -> None:
-        self._url = download.url
+    def __init__(self, url: str, part: Path, progress: Progress | None, attempts: int) -> None:
+        self._url = url
         self._part = part
-        self._tag = part.with_name(f"{part.name}.etag")
         self._progress = progress or (lambda _, __: None)
         self._attempts = attempts
+        self._answered = False
 
     def run(self) -> None:
         """Go on until it is whole."""
         import requests
 
-        left, reached = self._attempts, self._size()
+        failed, reached = 0, _size(self._part)
         with requests.Session() as session:
             while True:
                 try:
                     self._once(session)
                     return
-                except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-                    left = self._attempts if self._size() > reached else left - 1
-                    reached = self._size()
-                    if left <= 0:
-                        raise RunError(self._cut(error)) from None
+                except (
+                    _Cut,
+                    requests.ConnectionError,
+                    requests.Timeout,
+                    requests.exceptions.ChunkedEncodingError,
+                ) as error:
+                    cut: Exception = error
                 except requests.RequestException as error:
                     raise RunError(f"{self._url}: cannot be fetched: {error}; {_ELSEWHERE}") from None
+                except OSError as error:
+                    raise RunError(f"{self._part}: {_why(error)}{self._kept()}") from None
+                failed = 0 if _size(self._part) > reached else failed + 1
+                reached = max(reached, _size(self._part))
+                # An address that nobody answers at first is not asked again: there is no network, or a name is wrong.
+                if not self._answered:
+                    raise RunError(f"{self._url}: cannot be reached: {_reason(cut)}; {_ELSEWHERE}{self._kept()}")
+                if failed >= self._attempts:
+                    times = f"{failed} times in a row" if failed > 1 else "once"
+                    raise RunError(f"{self._url}: cut off {times}: {_reason(cut)}{self._kept() or f'; {_ELSEWHERE}'}")
+                time.sleep(min(_PAUSE_S * 2**failed, _LONGEST_PAUSE_S))
 
     def _once(self, session: Any) -> None:
         """One request, for all of the file or for the rest of it."""
-        import requests
-
-        have = self._size()
-        tag = self._tag.read_text(encoding="utf-8") if have and self._tag.is_file() else ""
-        # Without a tag it is not known whether the rest would be of the same version.
+        tag_file, have = _beside(self._part, "etag"), _size(self._part)
+        tag = tag_file.read_text(encoding="utf-8") if have and tag_file.is_file() else ""
         headers = {"Accept-Encoding": "identity"}
-        if have and tag:
+        if tag:  # without one it is not known whether the rest would be of the same version
             headers |= {"Range": f"bytes={have}-", "If-Range": tag}
         with session.get(self._url, headers=headers, stream=True, timeout=_TIMEOUT_S) as answer:
-            if answer.status_code == requests.codes.requested_range_not_satisfiable:
-                self._part.unlink(missing_ok=True)  # longer than the file is now: from the start
-                raise requests.ConnectionError("the server has a shorter file than what was there of it")
-            if answer.status_code >= 400:
-                reason = f"{answer.status_code} {answer.reason}"
-                raise RunError(f"{self._url}: the server answered {reason}; {_ELSEWHERE}")
-            resumed = answer.status_code == requests.codes.partial_content
-            start = have if resumed else 0
-            length = answer.headers.get("Content-Length", "")
-            total = start + int(length) if length.isdigit() else None
-            self._tag.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "", "utf-8")
+            self._answered = True
+            covers = answer.headers.get("Content-Range", "")
+            if answer.status_code == 416 and covers == f"bytes */{have}":
+                return  # nothing was left to come
+            resumed = answer.status_code == 206
+            if answer.status_code == 416 or (resumed and not covers.startswith(f"bytes {have}-")):
+                _remove(self._part)
+                raise _Cut("the server has another file than the one that was begun")
+            self._refuse_wrong(answer)
+            start, total = have if resumed else 0, self._total(answer, have if resumed else 0)
+            self._refuse_without_room(start, total)
             with self._part.open("ab" if resumed else "wb") as file:
+                # Only now that what was there of another version is gone.
+                tag_file.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "", "utf-8")
                 self._progress(start, total)
                 for data in answer.iter_content(_CHUNK_BYTES):
                     file.write(data)
                     start += len(data)
                     self._progress(start, total)
             if total is not None and start < total:
-                raise requests.ConnectionError(f"the connection ended after {start} of {total} bytes")
+                raise _Cut(f"the connection ended after {start:,} of {total:,} bytes")
 
-    def _size(self) -> int:
-        return self._part.stat().st_size if self._part.is_file() else 0
+    def _refuse_wrong(self, answer: Any) -> None:
+        said = f"{answer.status_code} {answer.reason}"
+        if answer.status_code in _PASSING:
+            raise _Cut(f"the server answered {said}")
+        if answer.status_code not in (200, 206):
+            raise RunError(f"{self._url}: the server answered {said}; {_ELSEWHERE}{self._kept()}")
+        if answer.headers.get("Content-Type", "").startswith("text/html"):
+            raise RunError(f"{self._url}: a web page came instead of the file: does this network ask you to sign in?")
 
-    def _cut(self, error: Exception) -> str:
-        have = self._size()
-        if not have:
-            return f"{self._url}: cannot be reached: {_reason(error)}; {_ELSEWHERE}"
-        return (
-            f"{self._url}: cut off {self._attempts} times: {_reason(error)}; {have:,} bytes are kept in {self._part}, "
-            "the same command goes on from there"
-        )
+    @staticmethod
+    def _total(answer: Any, start: int) -> int | None:
+        length = answer.headers.get("Content-Length", "")
+        packed = answer.headers.get("Content-Encoding", "identity") != "identity"  # then it is the length as sent
+        return start + int(length) if length.isdigit() and not packed else None
+
+    def _refuse_without_room(self, start: int, total: int | None) -> None:
+        free = shutil.disk_usage(self._part.parent).free
+        if total is not None and total - start > free:
+            raise OSError(errno.ENOSPC, f"{total - start:,} bytes are to come, {free:,} are free")
+
+    def _kept(self) -> str:
+        have = _size(self._part)
+        return f"; {have:,} bytes are kept in {self._part}, the same command goes on from there" if have else ""
 
 
 _ELSEWHERE = "without a network: get the file elsewhere and use --from FILE"
 
 
+def _remove(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _beside(part, "etag").unlink(missing_ok=True)
+
+
 def _reason(error: BaseException) -> str:
-    """The innermost cause that says something to a person."""
-    cause: BaseException | None = error
+    """What the innermost cause says: the outer ones repeat the address and name Python's classes."""
+    if "IncompleteRead" in str(error):
+        return "the connection ended early"
+    said, cause = str(error), error.__cause__ or error.__context__
     while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    text = str(error)
-    return text if len(text) <= 160 else f"{text[:157]}..."
+        text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+        said, cause = text or said, cause.__cause__ or cause.__context__
+    return said if len(said) <= 160 else f"{said[:157]}..."
 
 
-def _system(folder: Path, error: OSError) -> str:
-    place = error.filename or folder
-    if error.errno == errno.ENOSPC:
-        return (
-            f"{place}: the disk is full; what has arrived is kept: make room, then the same command goes on from there"
-        )
-    return f"{place}: cannot be written: {error.strerror or error}"
+def _why(error: OSError) -> str:
+    if error.errno in _NO_ROOM:
+        room = "" if error.strerror in (None, os.strerror(error.errno or 0)) else f": {error.strerror}"
+        return f"there is no room on the disk{room}"
+    return f"cannot be written: {error.strerror or error}"
