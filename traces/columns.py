@@ -96,6 +96,12 @@ def find_columns(header: Sequence[str], asked: Mapping[str, str], path: Path, wh
         guess = _guess(header, role)
         if role not in taken and guess is not None:
             taken[role] = guess
+            if header.count(guess) > 1:
+                problems.append(
+                    f"{path}: {where}: expected one column {guess!r} (for {role}), found {header.count(guess)}"
+                )
+    if problems:
+        raise InputError(problems)
     missing = [role for role in ("arrival_s", "input_tokens", "output_tokens") if role not in taken]
     if missing:
         listed = short(",".join(header), 200)

@@ -5,6 +5,8 @@ few lines, which are read one by one: `_Rows` is what decides, Arrow only makes 
 """
 
 import csv
+import io
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,14 +22,29 @@ import pyarrow.csv  # type: ignore[import-untyped]
 from simulator.errors import InputError
 from traces.ahead import ahead
 from traces.columns import Columns
-from traces.lines import Lines, check_utf8, line_blocks
-from traces.moments import MAX_RELATIVE_S, NS_LIMIT, NS_PER_UNIT, US_LIMIT, TimeForm, TimeKind, form_of, parse_number
+from traces.lines import MAX_LINE_BYTES, Lines, check_utf8, line_blocks
+from traces.moments import (
+    EXPECTED_ANY,
+    MAX_RELATIVE_S,
+    NS_LIMIT,
+    NS_PER_UNIT,
+    US_LIMIT,
+    TimeForm,
+    TimeKind,
+    form_of,
+    parse_number,
+)
 from traces.reader import MAX_TOKENS, Asked, BadRow, Block, default_source, is_name, short
 
 _DELIMITERS = ",\t;|"
 _ROW_BYTES = 45  # about
-_FEW_LINES = 64
+_FEW_LINES = 512  # Arrow takes as long to start as these take one by one
+_FORM_ROWS = 2**20
+"""In so many rows there is a time, or the column is another."""
+
 _NS_PER_S = 10**9
+
+csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))  # Arrow has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +60,11 @@ def header_of(head: bytes, path: Path) -> Header:
     check_utf8(path, head, final=b"\n" in head)
     line = head.partition(b"\n")[0].decode(errors="replace").removesuffix("\r")
     delimiter = max(_DELIMITERS, key=line.count)
-    return Header(tuple(name.strip() for name in _fields(line, delimiter) or ()), delimiter)
+    return Header(tuple(name.strip() for name in fields_of(line, delimiter) or ()), delimiter)
 
 
-def delimited_blocks(path: Path, columns: Columns, header: Header, asked: Asked, first_bytes: bytes) -> Iterator[Block]:
+def delimited_blocks(path: Path, columns: Columns, header: Header, asked: Asked) -> Iterator[Block]:
     """The rows of a table whose columns are known.
-
-    Parameters
-    ----------
-    first_bytes
-        The beginning of the file: how it writes times is seen there.
 
     Raises
     ------
@@ -61,13 +73,16 @@ def delimited_blocks(path: Path, columns: Columns, header: Header, asked: Asked,
     """
     lines = line_blocks(path, asked.rows * _ROW_BYTES)
     next(lines)
-    table = _Table(path, columns, header, asked, first_bytes)
-    some = False
-    for raw in ahead(partial(table.read, block) for block in lines):
-        some = True
-        yield table.named(raw)
-    if not some:
+    first = []  # until it is seen how times are written
+    table = _Table(path, columns, header, asked)
+    for block in lines:
+        first.append(block)
+        if table.learns_form(block.data) or block.first > _FORM_ROWS:
+            break
+    if not first:
         raise InputError(f"{path}: line 2: expected at least one row after the header, found the end of the file")
+    for raw in ahead(partial(table.read, block) for block in itertools.chain(first, lines)):
+        yield table.named(raw)
 
 
 @dataclass(slots=True)
@@ -82,19 +97,31 @@ class _Raw:
     bad: list[BadRow]
     first_line: int
     data: bytes
+    lines: list[bytes] | None = None  # of `data`, once they are asked for
 
 
 class _Table:
     """Reads lines; what it knows of the file does not change, but for the names of the sources."""
 
-    def __init__(self, path: Path, columns: Columns, header: Header, asked: Asked, first_bytes: bytes) -> None:
+    def __init__(self, path: Path, columns: Columns, header: Header, asked: Asked) -> None:
         self._columns = columns
         self._header = header
         self._source = columns.source if asked.source is None else None
         self._names: dict[str, int] = {} if self._source else {asked.source or default_source(path): 0}
         self._counts = (columns.input_tokens, columns.output_tokens, *columns.extras.values())
         self._at = {name: header.names.index(name) for name in columns.names()}
-        self._form = self._first_form(first_bytes)
+        self._form: TimeForm | None = None
+
+    def learns_form(self, data: bytes) -> bool:
+        """Take how times are written from the first row that has one; whether there is one in some lines."""
+        at = self._at[self._columns.time]
+        for line in io.BytesIO(data):
+            fields = self._fields(_text(line.removesuffix(b"\n")))
+            if fields is not None:
+                self._form = form_of(fields[at], self._columns.time_unit)
+                if self._form is not None:
+                    return True
+        return False
 
     def named(self, raw: _Raw) -> Block:
         """The block, with its sources numbered."""
@@ -163,7 +190,7 @@ class _Table:
 
     def _fast(self, first_line: int, data: bytes, lines: int) -> _Raw | None:
         form = self._form
-        if form is None or _has_hexadecimal(data):
+        if form is None or self._has_oddities(data):
             return None
         kinds = {self._columns.time: _arrow_time(form)}
         if self._source:
@@ -192,6 +219,14 @@ class _Table:
                 return self._checked(table, form, first_line, data)
             return None
         return None
+
+    def _has_oddities(self, data: bytes) -> bool:
+        """Whether there may be what Arrow takes for something else. A single byte is found much faster than two."""
+        if (b"x" in data and b"0x" in data) or (b"X" in data and b"0X" in data):
+            return True  # a number like 0x1F, which Arrow reads
+        if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
+            return True  # a line end to Arrow
+        return b'"' in data and not _quotes_are_regular(data, self._header.delimiter)
 
     def _checked(self, table: pa.Table, form: TimeForm, first_line: int, data: bytes) -> _Raw | None:
         def column(name: str) -> pa.Array:
@@ -223,10 +258,10 @@ class _Table:
         bad: list[BadRow] = []
         lines = data.removesuffix(b"\n").split(b"\n")
         for number, line in enumerate(lines, start=first_line):
-            text = line.decode(errors="surrogateescape").removesuffix("\r")
+            text = _text(line)
             row = self._row(text)
             if isinstance(row, str):
-                bad.append(BadRow(number, f"line {number}{row}", _printable(text)))
+                bad.append(BadRow(number, f"line {number}{row}", printable(text)))
             else:
                 good.append((number, *row))
         relative = self._form is not None and self._form.kind is TimeKind.RELATIVE
@@ -244,48 +279,41 @@ class _Table:
 
     def _row(self, text: str) -> tuple[int | float, str, list[int]] | str:
         """Time, source and counts of a row, or what is wrong with it."""
-        fields = _fields(text, self._header.delimiter)
-        if fields is None or len(fields) != len(self._header.names):
-            wanted = (
-                f"{len(self._header.names)} fields ({short(self._header.delimiter.join(self._header.names))[1:-1]})"
-            )
-            found = f"{len(fields or ())} in {short(_printable(text))}" if text else "an empty line"
-            if fields is None:
-                found = f"a line end or a quote within {short(_printable(text))}"
-            return f": expected {wanted}, found {found}"
+        fields = self._fields(text)
+        if fields is None:
+            return self._no_fields(text)
         field = fields[self._at[self._columns.time]]
         time = self._form.parse(field) if self._form else None
         if time is None:
-            wanted = self._form.expected if self._form else "a time"
-            return f", column {self._columns.time}: expected {wanted}, found {short(_printable(field))}"
+            wanted = self._form.expected if self._form else EXPECTED_ANY
+            return f", column {self._columns.time}: expected {wanted}, found {short(printable(field))}"
         source = fields[self._at[self._source]] if self._source else "-"
         if not is_name(source):
-            return f", column {self._source}: expected a name, found {short(_printable(source))}"
+            return f", column {self._source}: expected a name, found {short(printable(source))}"
         counts = []
         for name in self._counts:
             field = fields[self._at[name]]
             value = parse_number(field)
             if value is None or not (0 <= value <= MAX_TOKENS and value.is_integer()):
                 wanted = f"an integer from 0 to {MAX_TOKENS}"
-                return f", column {name}: expected {wanted}, found {short(_printable(field))}"
+                return f", column {name}: expected {wanted}, found {short(printable(field))}"
             counts.append(int(value))
         return time, source, counts
 
-    def _first_form(self, first_bytes: bytes) -> TimeForm | None:
-        """How times are written: as in the first row that has one."""
-        at = self._at[self._columns.time]
-        for line in first_bytes.split(b"\n")[1:]:
-            fields = _fields(line.decode(errors="surrogateescape").removesuffix("\r"), self._header.delimiter)
-            if fields is not None and len(fields) == len(self._header.names):
-                form = form_of(fields[at], self._columns.time_unit)
-                if form is not None:
-                    return form
-        return None
+    def _no_fields(self, text: str) -> str:
+        """What is wrong with a row that has not the fields of the header."""
+        names = self._header.names
+        fields = fields_of(text, self._header.delimiter)
+        if fields is not None:
+            found = f"{len(fields)} in {short(printable(text))}" if text else "an empty line"
+        else:
+            found = f"a line end or a quote within {short(printable(text))}"
+        return f": expected {len(names)} fields ({short(self._header.delimiter.join(names))[1:-1]}), found {found}"
 
-
-def _has_hexadecimal(data: bytes) -> bool:
-    """Whether there may be a number like 0x1F, which Arrow reads. A single letter is found much faster than two."""
-    return (b"x" in data and b"0x" in data) or (b"X" in data and b"0X" in data)
+    def _fields(self, text: str) -> list[str] | None:
+        """The fields of a row, None if they are not as many as those of the header."""
+        fields = fields_of(text, self._header.delimiter)
+        return fields if fields is not None and len(fields) == len(self._header.names) else None
 
 
 def _arrow_time(form: TimeForm) -> pa.DataType:
@@ -296,24 +324,34 @@ def _arrow_time(form: TimeForm) -> pa.DataType:
     return pa.int64() if form.kind is TimeKind.EPOCH_INTEGER else pa.float64()
 
 
+def _quotes_are_regular(data: bytes, delimiter: str) -> bool:
+    """Whether quotes stand around whole fields or doubled within them: what else there may be Arrow reads anyhow."""
+    data = b"\n" + data + b"\n"
+    letters = np.frombuffer(data, dtype=np.uint8)
+    at = np.flatnonzero(letters == ord('"'))
+    before, after = letters[at[::2] - 1], letters[at[1::2] + 1]
+    ends = list(b'\n"' + delimiter.encode())
+    return len(at) % 2 == 0 and bool(np.isin(before, ends).all() and np.isin(after, [*ends, ord("\r")]).all())
+
+
 def _times(column: pa.Array, form: TimeForm) -> npt.NDArray[Any] | None:
     """Times of good rows, None if one is bad."""
     if form.kind in (TimeKind.TEXT, TimeKind.ZONED_TEXT):
         time_ns = _array(column.view(pa.int64()))
-        return time_ns if not len(time_ns) or -NS_LIMIT < time_ns.min() <= time_ns.max() < NS_LIMIT else None
+        return time_ns if not len(time_ns) or (time_ns.min() > -NS_LIMIT and time_ns.max() < NS_LIMIT) else None
     values = _array(column)
     if not len(values):
         return values
+    if not values.min() >= 0:  # as it is with what is no number
+        return None
     factor = NS_PER_UNIT[form.unit]
     if form.kind is TimeKind.EPOCH_INTEGER:
-        limit = NS_LIMIT / factor
-        return values * factor if -limit < values.min() and values.max() < limit else None
+        return values * factor if values.max() < -(-NS_LIMIT // factor) else None
     if form.kind is TimeKind.EPOCH_NUMBER:
-        time_us = values * (factor / 1000)
-        inside = bool((np.abs(time_us) < US_LIMIT).all())  # false for what is no number
-        return np.rint(time_us).astype(np.int64) * 1000 if inside else None
+        time_us = values * (factor / 1000) if values.max() < NS_LIMIT else np.array([np.inf])
+        return np.rint(time_us).astype(np.int64) * 1000 if time_us.max() < US_LIMIT else None
     seconds = values / (_NS_PER_S / factor) + 0.0
-    return seconds if bool(((seconds >= 0) & (seconds < MAX_RELATIVE_S)).all()) else None
+    return seconds if seconds.max() < MAX_RELATIVE_S else None
 
 
 def _counts(column: pa.Array) -> npt.NDArray[np.int32] | None:
@@ -330,7 +368,7 @@ def _array(column: pa.Array) -> npt.NDArray[Any]:
     return np.from_dlpack(column)
 
 
-def _fields(text: str, delimiter: str) -> list[str] | None:
+def fields_of(text: str, delimiter: str) -> list[str] | None:
     """The fields of a line, None if it is not one line of fields."""
     try:
         rows = list(csv.reader([text], delimiter=delimiter, strict=True))
@@ -339,11 +377,16 @@ def _fields(text: str, delimiter: str) -> list[str] | None:
     return rows[0] if len(rows) == 1 else []
 
 
-def _printable(text: str) -> str:
+def _text(line: bytes) -> str:
+    return line.decode(errors="surrogateescape").removesuffix("\r")
+
+
+def printable(text: str) -> str:
     """Bytes that are no UTF-8 as they are shown in messages."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _line(raw: _Raw, number: int) -> str:
-    line = raw.data.split(b"\n")[number - raw.first_line]
-    return _printable(line.decode(errors="surrogateescape").removesuffix("\r"))
+    if raw.lines is None:
+        raw.lines = raw.data.split(b"\n")
+    return printable(_text(raw.lines[number - raw.first_line]))

@@ -30,6 +30,8 @@ def read_document(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{path}: {place}: expected one JSON document: {error.msg}") from None
+    except ValueError:
+        raise InputError(f"{path}: expected a JSON document, found a number with thousands of digits") from None
     except RecursionError:
         raise InputError(f"{path}: expected a JSON document, found one that is nested too deeply") from None
     if not isinstance(value, dict):

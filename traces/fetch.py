@@ -98,8 +98,8 @@ def cached(what: str | Download, cache_dir: Path | None = None) -> Path | None:
 
 
 def partial_bytes(what: str | Download, cache_dir: Path | None = None) -> int:
-    """How much of a file an interrupted download has left in the cache, bytes."""
-    return _size(_beside(_target(what, cache_dir), "partial"))
+    """How much of a file an interrupted download has left in the cache that the next one can go on from, bytes."""
+    return _usable(_beside(_target(what, cache_dir), "partial"))
 
 
 def known_sha256(what: str | Download, cache_dir: Path | None = None) -> str | None:
@@ -175,6 +175,16 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
+def _tag(part: Path) -> str:
+    """By what the server will know the version that a partial file is of; without it the rest is not asked for."""
+    file = _beside(part, "etag")
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def _usable(part: Path) -> int:
+    return _size(part) if _tag(part) else 0
+
+
 def _take(download: Download, given: Path, target: Path) -> None:
     """Copy a file of the user's: under another name until it is known to be the right one."""
     try:
@@ -224,8 +234,11 @@ class _Lock:
         while True:
             self._file = self._path.open("w")
             fcntl.flock(self._file, fcntl.LOCK_EX)
-            if self._path.is_file() and os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
-                return
+            try:
+                if os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+                    return
+            except FileNotFoundError:
+                pass
             self._file.close()  # who had it has removed it, and the next comer would make and lock a new one
 
     def __exit__(self, *_: object) -> None:
@@ -280,11 +293,9 @@ class _Transfer:
 
     def _once(self, session: Any) -> None:
         """One request, for all of the file or for the rest of it."""
-        tag_file, have = _beside(self._part, "etag"), _size(self._part)
-        tag = tag_file.read_text(encoding="utf-8") if have and tag_file.is_file() else ""
-        headers = {"Accept-Encoding": "identity"}
-        if tag:  # without one it is not known whether the rest would be of the same version
-            headers |= {"Range": f"bytes={have}-", "If-Range": tag}
+        have, headers = _usable(self._part), {"Accept-Encoding": "identity"}
+        if have:
+            headers |= {"Range": f"bytes={have}-", "If-Range": _tag(self._part)}
         with session.get(self._url, headers=headers, stream=True, timeout=_TIMEOUT_S) as answer:
             self._answered = True
             covers = answer.headers.get("Content-Range", "")
@@ -295,11 +306,12 @@ class _Transfer:
                 _remove(self._part)
                 raise _Cut("the server has another file than the one that was begun")
             self._refuse_wrong(answer)
-            start, total = have if resumed else 0, self._total(answer, have if resumed else 0)
+            start, length = have if resumed else 0, answer.headers.get("Content-Length", "")
+            total = start + int(length) if length.isdigit() and not _is_packed(answer) else None
             self._refuse_without_room(start, total)
             with self._part.open("ab" if resumed else "wb") as file:
                 # Only now that what was there of another version is gone.
-                tag_file.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "", "utf-8")
+                _beside(self._part, "etag").write_text(_tag_of(answer), "utf-8")
                 self._progress(start, total)
                 for data in answer.iter_content(_CHUNK_BYTES):
                     file.write(data)
@@ -317,19 +329,13 @@ class _Transfer:
         if answer.headers.get("Content-Type", "").startswith("text/html"):
             raise RunError(f"{self._url}: a web page came instead of the file: does this network ask you to sign in?")
 
-    @staticmethod
-    def _total(answer: Any, start: int) -> int | None:
-        length = answer.headers.get("Content-Length", "")
-        packed = answer.headers.get("Content-Encoding", "identity") != "identity"  # then it is the length as sent
-        return start + int(length) if length.isdigit() and not packed else None
-
     def _refuse_without_room(self, start: int, total: int | None) -> None:
         free = shutil.disk_usage(self._part.parent).free
         if total is not None and total - start > free:
             raise OSError(errno.ENOSPC, f"{total - start:,} bytes are to come, {free:,} are free")
 
     def _kept(self) -> str:
-        have = _size(self._part)
+        have = _usable(self._part)
         return f"; {have:,} bytes are kept in {self._part}, the same command goes on from there" if have else ""
 
 
@@ -341,15 +347,30 @@ def _remove(part: Path) -> None:
     _beside(part, "etag").unlink(missing_ok=True)
 
 
+def _is_packed(answer: Any) -> bool:
+    """Whether a server has packed what it was asked to send as it is: lengths and ranges are then of no use."""
+    return bool(answer.headers.get("Content-Encoding", "identity") != "identity")
+
+
+def _tag_of(answer: Any) -> str:
+    tag: str = answer.headers.get("ETag", "")
+    if not tag or tag.startswith("W/"):  # a weak one is of no use for If-Range
+        tag = answer.headers.get("Last-Modified", "")
+    return "" if _is_packed(answer) else tag
+
+
 def _reason(error: BaseException) -> str:
     """What the innermost cause says: the outer ones repeat the address and name Python's classes."""
+    import requests
+
     if "IncompleteRead" in str(error):
         return "the connection ended early"
+    who = "the proxy: " if isinstance(error, requests.exceptions.ProxyError) else ""
     said, cause = str(error), error.__cause__ or error.__context__
     while cause is not None:
         text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
         said, cause = text or said, cause.__cause__ or cause.__context__
-    return said if len(said) <= 160 else f"{said[:157]}..."
+    return who + (said if len(said) <= 160 else f"{said[:157]}...")
 
 
 def _why(error: OSError) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from simulator.errors import InputError
 from traces.document import read_document
-from traces.reader import Asked, Block, short
+from traces.reader import Asked, Block, short, shown
 from traces.rows import Rows, in_blocks
 
 _ENDINGS = ("successful", "incomplete", "errored")
@@ -32,7 +32,7 @@ class GuidellmReport:
         """See `traces.reader.Reader.blocks`."""
         runs = read_document(path).get("benchmarks")
         if not isinstance(runs, list) or not runs:
-            raise InputError(f"{path}: field benchmarks: expected a list of runs, found {short(repr(runs))}")
+            raise InputError(f"{path}: field benchmarks: expected a list of runs, found {short(shown(runs))}")
         requests = list(_requests(path, runs))
         if not requests:
             raise InputError(f"{path}: expected at least one request, found none")
@@ -51,28 +51,28 @@ def _requests(path: Path, runs: list[Any]) -> Iterator[tuple[str | None, str, An
         by_ending = run.get("requests") if isinstance(run, dict) else None
         if not isinstance(by_ending, dict):
             raise InputError(
-                f"{path}: field benchmarks[{k}].requests: expected an object, found {short(repr(by_ending))}"
+                f"{path}: field benchmarks[{k}].requests: expected an object, found {short(shown(by_ending))}"
             )
         source = None if len(runs) == 1 else f"run{k + 1}"
         for ending in _ENDINGS:
             requests = by_ending.get(ending) or []
             if not isinstance(requests, list):
                 field = f"benchmarks[{k}].requests.{ending}"
-                raise InputError(f"{path}: field {field}: expected a list, found {short(repr(requests))}")
+                raise InputError(f"{path}: field {field}: expected a list, found {short(shown(requests))}")
             yield from ((source, ending, request) for request in requests)
 
 
 def _add(rows: Rows, number: int, source: str | None, ending: str, request: Any) -> None:
     if not isinstance(request, dict):
-        rows.refuse(number, f"expected an object, found {short(repr(request))}", repr(request))
+        rows.refuse(number, f"expected an object, found {short(shown(request))}", shown(request))
         return
     fields: dict[str, Any] = {} if source is None else {"source": source}
     for role in ("input_tokens", "output_tokens"):
         value = request.get(_NAMES[role])
         fields[role] = 0 if value is None and ending != "successful" else value
     fields["arrival_s"] = next((request[name] for name in _STARTS if request.get(name) is not None), None)
-    shown = {name: request.get(name) for name in (*_STARTS, "prompt_tokens", "output_tokens")}
-    rows.add(number, f"{ending}: {shown}", fields, _NAMES)
+    read = {name: request.get(name) for name in (*_STARTS, "prompt_tokens", "output_tokens")}
+    rows.add(number, f"{ending}: {shown(read)}", fields, _NAMES)
 
 
 READER = GuidellmReport()

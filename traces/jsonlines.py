@@ -1,5 +1,6 @@
 """JSON lines: an object per request; columns by their names or as the user says."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,29 +22,33 @@ class JsonLines:
     unit = "line"
 
     def recognises(self, path: Path, head: bytes) -> bool:
-        """Whether the first line is an object with keys for time, input tokens and output tokens."""
-        first = first_object(head)
+        """Whether the first object has keys for time, input tokens and output tokens."""
+        first = first_object(path) if head.startswith(b"{") else None
         return first is not None and has_columns(list(first))
 
     def blocks(self, path: Path, asked: Asked) -> Iterator[Block]:
         """See `traces.reader.Reader.blocks`."""
-        first = first_object(head(path, HEAD_BYTES))
+        first = first_object(path)
         if first is None:
-            raise InputError(f"{path}: line 1: expected a JSON object")
+            found = head(path, HEAD_BYTES).partition(b"\n")[0].decode(errors="backslashreplace")
+            raise InputError(f"{path}: line 1: expected a JSON object, found {short(found)}")
         yield from json_blocks(path, asked, find_columns(list(first), asked.columns, path, "line 1"))
 
 
 READER = JsonLines()
 
 
-def first_object(head: bytes) -> dict[str, Any] | None:
-    """The object of the first line, None if there is none, or if the line is longer than what is known of the file."""
-    line = head.partition(b"\n")[0]
-    if not line.startswith(b"{"):
-        return None
+def first_object(path: Path) -> dict[str, Any] | None:
+    """The first line of a file that is an object, if one of the first lines is."""
+    blocks = itertools.islice(line_blocks(path, HEAD_BYTES), 2)  # the first line, however long, and some more
+    values = (_object(line) for block in blocks for line in block.data.split(b"\n"))
+    return next((value for value in values if value is not None), None)
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -77,11 +82,8 @@ def json_blocks(
 
 def _add(rows: Rows, number: int, line: bytes, names: Mapping[str, str], extra: Extra | None) -> None:
     text = line.decode(errors="backslashreplace").removesuffix("\r")
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
+    value = _object(line)
+    if value is None:
         found = f"found {short(text)}" if text else "found an empty line"
         rows.refuse(number, f"expected a JSON object, {found}", text)
         return

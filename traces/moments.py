@@ -24,6 +24,7 @@ US_LIMIT = NS_LIMIT / 1000 - 1
 MAX_RELATIVE_S = NS_LIMIT / 10**9
 
 EXPECTED_ISO = "a time such as 2023-11-16 18:15:46.680590"
+EXPECTED_ANY = f"{EXPECTED_ISO}, or a number"
 _YEAR_1973_S = 1e8
 """Numbers of seconds from here on are times since 1970: a trace of three years is less likely."""
 
@@ -53,7 +54,7 @@ class TimeForm:
         if self.kind is TimeKind.ZONED_TEXT:
             return f"{EXPECTED_ISO}+00:00"
         if self.kind is TimeKind.RELATIVE:
-            return f"a finite number from 0 [{self.unit}]"
+            return f"a number from 0 to {MAX_RELATIVE_S * 10**9 / NS_PER_UNIT[self.unit]:.2g} [{self.unit}]"
         return f"a time since 1970 [{self.unit}]"
 
     def parse(self, text: str) -> int | float | None:
@@ -61,14 +62,14 @@ class TimeForm:
         if self.kind in (TimeKind.TEXT, TimeKind.ZONED_TEXT):
             return parse_iso(text, zoned=self.kind is TimeKind.ZONED_TEXT)
         value = parse_number(text)
-        if value is None:
+        if value is None or value < 0:
             return None
         if self.kind is TimeKind.RELATIVE:
             seconds = value / (10**9 / NS_PER_UNIT[self.unit]) + 0.0
-            return seconds if 0 <= seconds < MAX_RELATIVE_S else None
-        if self.kind is TimeKind.EPOCH_INTEGER and abs(value) < NS_LIMIT and _WHOLE.fullmatch(stripped(text)):
+            return seconds if seconds < MAX_RELATIVE_S else None
+        if self.kind is TimeKind.EPOCH_INTEGER and value < 2 * NS_LIMIT and _WHOLE.fullmatch(stripped(text)):
             time_ns = int(text) * NS_PER_UNIT[self.unit]
-            return time_ns if abs(time_ns) < NS_LIMIT else None
+            return time_ns if time_ns < NS_LIMIT else None
         return since_1970_ns(value, self.unit)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from simulator.errors import InputError
 from traces.columns import Columns
 from traces.jsonlines import first_object, json_blocks
-from traces.lines import head
-from traces.reader import HEAD_BYTES, MAX_TOKENS, Asked, Block, short
+from traces.reader import Asked, Block, short, shown
+from traces.rows import is_count
 
 BLOCK_TOKENS = 512
 _KEYS = frozenset({"timestamp", "input_length", "output_length"})
@@ -27,13 +27,13 @@ class Mooncake:
     unit = "line"
 
     def recognises(self, path: Path, head: bytes) -> bool:
-        """Whether the first line has the three keys. One with many hashes may be longer than what is known of it."""
-        line = head.partition(b"\n")[0]
-        return line.startswith(b"{") and all(b'"%s"' % key.encode() in line for key in _KEYS)
+        """Whether a line has the three keys. One with many hashes may be longer than what is known of it."""
+        lines = head.split(b"\n") if head.startswith(b"{") else []
+        return any(all(b'"%s"' % key.encode() in line for key in _KEYS) for line in lines)
 
     def blocks(self, path: Path, asked: Asked) -> Iterator[Block]:
         """See `traces.reader.Reader.blocks`."""
-        first = first_object(head(path, HEAD_BYTES))
+        first = first_object(path)
         if first is not None and not _KEYS.issubset(first):
             missing = ", ".join(sorted(_KEYS.difference(first)))
             raise InputError(f"{path}: line 1: expected the keys {', '.join(sorted(_KEYS))}; missing: {missing}")
@@ -42,11 +42,11 @@ class Mooncake:
         def prefix_tokens(request: dict[str, Any]) -> dict[str, int]:
             hashes = request.get("hash_ids", [])
             if not isinstance(hashes, list) or not all(isinstance(value, int) for value in hashes):
-                raise ValueError(f"expected a list of integers in hash_ids, found {short(repr(hashes))[1:-1]}")
+                raise ValueError(f"expected a list of integers in hash_ids, found {short(shown(hashes))[1:-1]}")
             known = next((k for k, value in enumerate(hashes) if value not in seen), len(hashes))
             seen.update(hashes)
-            length = request.get("input_length")
-            most = length if isinstance(length, int) and 0 <= length <= MAX_TOKENS else 0
+            length: Any = request.get("input_length")
+            most = int(length) if is_count(length) else 0
             return {"prefix_tokens": min(known * BLOCK_TOKENS, most)}
 
         yield from json_blocks(path, asked, _COLUMNS, prefix_tokens, ("prefix_tokens",))

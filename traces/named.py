@@ -38,8 +38,7 @@ class NamedColumns:
 
     def blocks(self, path: Path, asked: Asked) -> Iterator[Block]:
         """See `traces.reader.Reader.blocks`. Columns may come in any order, and others beside them."""
-        first_bytes = head(path, HEAD_BYTES)
-        header = header_of(first_bytes, path)
+        header = header_of(head(path, HEAD_BYTES), path)
         wanted = self.columns.names()
         missing = [name for name in wanted if name not in header.names]
         twice = [name for name in wanted if header.names.count(name) > 1]
@@ -49,4 +48,4 @@ class NamedColumns:
             raise InputError(
                 f"{path}: line 1: expected the columns {','.join(wanted)}, found {found} ({'; '.join(reasons)})"
             )
-        yield from delimited_blocks(path, self.columns, header, asked, first_bytes)
+        yield from delimited_blocks(path, self.columns, header, asked)

@@ -41,20 +41,22 @@ def in_order(blocks: Iterable[Block], order: Order, window_rows: int = WINDOW_RO
     TooLate
         If a row is more than `window_rows` rows out of order.
     """
-    held: deque[Block] = deque()
+    held: deque[Block] = deque()  # good rows only: bad ones are passed on at once, there may be many
     rows = 0
     passed: float | int | None = None
     before: float | int | None = None  # time of the row before
     highest: float | int | None = None
     for block in blocks:
+        if block.bad or not len(block):
+            yield _taken(block, slice(0))
+            block = replace(block, rows=0, bad=())
         if not len(block):
-            held.append(block)
             continue
         back = int((np.diff(block.time) < 0).sum())
         order.steps_back += back + (before is not None and bool(block.time[0] < before))
         before = block.time[-1]
         if back == 0 and (highest is None or block.time[0] >= highest):
-            held.append(block)
+            held.append(replace(block, row_of=_forgotten))
         else:
             if passed is not None and block.time.min() < passed:
                 at = int(np.flatnonzero(block.time < passed)[0])
@@ -166,8 +168,13 @@ def sorted_block(blocks: Sequence[Block]) -> Block:
         extras={name: joined(block.extras[name] for block in blocks) for name in blocks[-1].extras},
         rows=sum(block.rows for block in blocks),
         bad=[row for block in blocks for row in block.bad],
-        row_of=lambda index: (index, ""),
+        row_of=_forgotten,
     )
+
+
+def _forgotten(index: int) -> tuple[int, str]:
+    """In place of numbers and texts of rows: to keep them would be to keep the file."""
+    return index, ""
 
 
 def _pieces(block: Block, rows: int) -> Iterator[Block]:

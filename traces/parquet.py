@@ -23,6 +23,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from simulator.errors import InputError
 from simulator.workload import Trace
 from traces.columns import EXTRAS, Columns, find_columns
+from traces.lines import is_packed
 from traces.moments import MAX_RELATIVE_S, NS_LIMIT, NS_PER_UNIT, US_LIMIT, TimeForm, TimeKind, form_of
 from traces.reader import MAX_TOKENS, Asked, BadRow, Block, default_source
 
@@ -86,7 +87,10 @@ def parquet_blocks(path: Path, asked: Asked, *, own: bool) -> Iterator[Block]:
     except UnicodeDecodeError:
         raise InputError(f"{path}: column source: expected text in UTF-8") from None
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        reason = str(error).partition("\n")[0]
+        if is_packed(path):
+            reason = "it is packed, which Parquet files are in themselves: unpack it"
+        raise InputError(f"{path}: cannot be read as Parquet: {reason}") from None
 
 
 def write_parquet(path: Path, chunks: Iterable[Trace]) -> None:
@@ -214,8 +218,8 @@ class _Batches:
         bad = []
         for index in np.flatnonzero(~fine).tolist():
             name, wanted = next((name, wanted) for name, (_, good, wanted) in checks.items() if not good[index])
-            value = batch[name][index].as_py()
-            found = "nothing" if value is None else repr(value)
+            value = batch[name][index]
+            found = repr(_plain(value)) if value.is_valid else "nothing"
             number = first_row + index
             problem = f"row {number}, column {name}: expected {wanted}, found {found}"
             bad.append(BadRow(number, problem, _row_text(batch, index)))
@@ -259,21 +263,22 @@ class _Batches:
         if pa.types.is_timestamp(column.type):
             factor = NS_PER_UNIT[column.type.unit]
             stamp = np.from_dlpack(column.view(pa.int64()).fill_null(0))
-            good = present & _within(stamp, NS_LIMIT // factor)
+            limit = -(-NS_LIMIT // factor)
+            good = present & (stamp > -limit) & (stamp < limit)
             return np.where(good, stamp, 0) * factor, good
-        value: npt.NDArray[Any] = np.from_dlpack(column.fill_null(0))
+        value: npt.NDArray[Any] = _values(column)
         form = self._form_of(value[present])
         if form is None:
             return np.zeros(len(value), dtype=np.int64), np.zeros(len(value), dtype=np.bool_)
         factor = NS_PER_UNIT[form.unit]
         if form.kind is TimeKind.RELATIVE:
-            seconds = value.astype(np.float64) / (_NS_PER_S / factor) + 0.0
+            seconds = value / (_NS_PER_S / factor) + 0.0
             return seconds, present & (seconds >= 0) & (seconds < MAX_RELATIVE_S)
         if np.issubdtype(value.dtype, np.integer):
-            good = present & _within(value, NS_LIMIT // factor)
+            good = present & (value >= 0) & (value < -(-NS_LIMIT // factor))
             return np.where(good, value, 0).astype(np.int64) * factor, good
-        time_us = value * (factor / 1000)
-        good = present & (np.abs(time_us) < US_LIMIT)
+        time_us = np.where((value >= 0) & (value < NS_LIMIT), value, np.nan) * (factor / 1000)
+        good = present & (time_us < US_LIMIT)
         return np.rint(np.where(good, time_us, 0)).astype(np.int64) * 1000, good
 
     def _form_of(self, value: npt.NDArray[Any]) -> TimeForm | None:
@@ -282,28 +287,29 @@ class _Batches:
             if self._columns is _OWN or self._columns == replace(_OWN, extras=self._columns.extras):
                 self._form = TimeForm(TimeKind.RELATIVE, "s")
             else:
-                known = (form_of(str(number), self._columns.time_unit) for number in value[:1000].tolist())
+                known = (form_of(str(number), self._columns.time_unit) for number in value.tolist())
                 self._form = next((form for form in known if form is not None), None)
         return self._form
 
     def _expected_time(self) -> str:
         if pa.types.is_timestamp(self._kind):
             return "a time"
-        return "a finite number from 0" if self._form is None or self._form.kind is TimeKind.RELATIVE else "a time"
-
-
-def _within(value: npt.NDArray[Any], limit: int) -> npt.NDArray[np.bool_]:
-    """Whether integers are nearer to zero than a limit. Not by `abs`: the lowest integer has none."""
-    below = value < np.array(limit, dtype=np.int64)
-    return below if np.issubdtype(value.dtype, np.unsignedinteger) else below & (value > np.array(-limit))
+        return "a number that can be a time" if self._form is None else self._form.expected
 
 
 def _counts(column: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    value = np.from_dlpack(column.fill_null(0))
+    value = _values(column)
     good = _present(column) & (value >= 0) & (value <= MAX_TOKENS)
     if np.issubdtype(value.dtype, np.floating):
         good &= np.where(good, value, 0.5) % 1 == 0
     return np.where(good, value, 0), good
+
+
+def _values(column: pa.Array) -> npt.NDArray[Any]:
+    """The numbers of a column, zero where there is none; those with a point as float64."""
+    if pa.types.is_floating(column.type):
+        column = column.cast(pa.float64())
+    return np.from_dlpack(column.fill_null(0))
 
 
 def _present(column: pa.Array) -> npt.NDArray[np.bool_]:
@@ -311,4 +317,9 @@ def _present(column: pa.Array) -> npt.NDArray[np.bool_]:
 
 
 def _row_text(batch: pa.RecordBatch, index: int) -> str:
-    return ",".join(f"{name}={batch[name][index].as_py()}" for name in batch.schema.names)
+    return ",".join(f"{name}={_plain(batch[name][index])}" for name in batch.schema.names)
+
+
+def _plain(value: pa.Scalar) -> Any:
+    """A value for messages; times as text, since not every time of Parquet is one of Python."""
+    return (value.cast(pa.string()) if pa.types.is_timestamp(value.type) else value).as_py()

@@ -3,6 +3,7 @@
 import csv
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from simulator.errors import InputError
@@ -12,30 +13,38 @@ from traces.reader import BadRow
 class Quarantine:
     """The bad rows of one trace file, in `FOLDER/NAME.bad-rows.csv`: written as they come, kept whole or not at all.
 
+    Files of one name in several folders are told apart: the rows of the second are in `NAME.2.bad-rows.csv`.
+
     Parameters
     ----------
     path
         The trace file.
     folder
         Where the rows go; made if need be.
+    nth
+        Which of the files of this name it is.
     """
 
-    def __init__(self, path: Path, folder: Path) -> None:
-        self.target = folder / f"{path.name}.bad-rows.csv"
+    def __init__(self, path: Path, folder: Path, nth: int = 1) -> None:
+        number = f".{nth}" if nth > 1 else ""
+        self.target = folder / f"{path.name}{number}.bad-rows.csv"
         self._trace = path
         self._rows = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
             handle, self._temporary = tempfile.mkstemp(dir=folder, prefix=f".{self.target.name}.")
         except OSError as error:
-            raise InputError(f"{self.target}: cannot be written: {error.strerror}") from None
-        self._file = os.fdopen(handle, "w", encoding="utf-8", newline="")
+            raise self._unwritable(error) from None
+        self._file = os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="")
         self._writer = csv.writer(self._file)
         self._writer.writerow(["file", "row", "problem", "text"])
 
     def add(self, row: BadRow) -> None:
         """Take in one row."""
-        self._writer.writerow([str(self._trace), row.number, row.problem, row.text])
+        try:
+            self._writer.writerow([str(self._trace), row.number, row.problem, row.text])
+        except OSError as error:
+            raise self._unwritable(error) from None
         self._rows += 1
 
     def keep(self) -> Path | None:
@@ -48,10 +57,14 @@ class Quarantine:
             else:
                 self.target.unlink(missing_ok=True)
         except OSError as error:
-            raise InputError(f"{self.target}: cannot be written: {error.strerror}") from None
+            raise self._unwritable(error) from None
         return self.target if self._rows else None
 
     def close(self) -> None:
         """Leave nothing behind that was not kept."""
-        self._file.close()
+        with suppress(OSError):  # what is not kept need not be written
+            self._file.close()
         Path(self._temporary).unlink(missing_ok=True)
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(f"{self.target}: cannot be written: {error.strerror}")

@@ -137,6 +137,14 @@ def is_name(text: str) -> bool:
         return False
 
 
+def shown(value: object) -> str:
+    """A value of a JSON file for a message."""
+    try:
+        return repr(value)
+    except RecursionError:
+        return "what is nested too deeply"
+
+
 def short(text: str, width: int = 80) -> str:
     """A text for a message: quoted, and cut where it is long."""
     return repr(text if len(text) <= width else text[: width - 3] + "...")

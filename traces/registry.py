@@ -12,7 +12,7 @@ from simulator.errors import InputError
 from simulator.validation import closest
 from simulator.workload import Trace
 from traces import azure, azure_lmm, burstgpt, guidellm, jsonlines, mooncake, parquet, servegen, table, vllm
-from traces.lines import check_utf8, head
+from traces.lines import check_packed, check_utf8, head
 from traces.order import WINDOW_ROWS, Order, TooLate, in_order, on_clock, without_steps_back
 from traces.reader import HEAD_BYTES, MAX_PROBLEMS, Asked, BadRow, Block, Reader, default_source
 
@@ -258,6 +258,8 @@ class Account:
             If there are bad rows that may not be skipped, or no good one.
         """
         path, rows, skipped = self._path, self._rows, self._skipped
+        if not skipped and self._good == 0:
+            raise InputError(f"{path}: expected at least one request, found none")
         if skipped and (self._good == 0 or self._reading.on_bad_row is OnBadRow.ERROR):
             nothing = [f"{path}: expected at least one good row, found none"] * (self._good == 0)
             more = skipped - len(self._first_problems)
@@ -310,6 +312,7 @@ def _format(path: Path, reading: Reading) -> str:
         raise InputError(f"{path}: expected a file that can be read twice, found a pipe or a device")
     first_bytes = head(path, HEAD_BYTES)
     if not first_bytes.strip(b"\r\n"):
+        check_packed(path, HEAD_BYTES)
         raise InputError(f"{path}: line 1: expected a header, found an empty file")
     if reading.trace_format is not None:
         if reading.trace_format not in READERS:
@@ -323,7 +326,18 @@ def _format(path: Path, reading: Reading) -> str:
     for name, entry in READERS.items():
         if entry.reader.recognises(path, first_bytes):
             return name
+    check_packed(path, HEAD_BYTES)
+    if first_bytes.startswith(b"PK\x03\x04"):
+        raise InputError(
+            f"{path}: expected a trace file, found a ZIP archive or a spreadsheet: unpack it, or save it as CSV"
+        )
     check_utf8(path, first_bytes, final=False)
+    if first_bytes.lstrip().startswith(b"["):
+        raise InputError(
+            f"{path}: line 1: expected an object per line, found a JSON array: convert it with jq -c '.[]'"
+        )
+    if b"\r" in first_bytes and b"\n" not in first_bytes:
+        raise InputError(f"{path}: line 1: expected lines that end with LF or CR LF, found CR alone")
     table.refuse_what_lacks_columns(first_bytes, path)
     known = ", ".join(READERS)
     header = first_bytes.partition(b"\n")[0].decode(errors="replace").removesuffix("\r")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from traces.moments import TimeForm, TimeKind, form_of
-from traces.reader import MAX_TOKENS, Asked, BadRow, Block, default_source, is_name, short
+from traces.moments import EXPECTED_ANY, TimeForm, TimeKind, form_of
+from traces.reader import MAX_TOKENS, Asked, BadRow, Block, default_source, is_name, short, shown
 
 
 class Rows:
@@ -59,7 +59,7 @@ class Rows:
         self._rows += 1
         time = self._time(fields.get("arrival_s"))
         if time is None:
-            wanted = self._form.expected if self._form else "a time"
+            wanted = self._form.expected if self._form else EXPECTED_ANY
             return self._refuse(number, text, "arrival_s", wanted, fields, names)
         source = self._given or fields.get("source", self._default)
         if not isinstance(source, str) or not is_name(source):
@@ -67,7 +67,7 @@ class Rows:
         counts = []
         for role in ("input_tokens", "output_tokens", *self._extras):
             value = fields.get(role, 0 if role in self._extras else None)
-            if not _is_count(value):
+            if not is_count(value):
                 return self._refuse(number, text, role, f"an integer from 0 to {MAX_TOKENS}", fields, names)
             counts.append(int(value))
         self._good.append((time, self._names.setdefault(source, len(self._names)), counts))
@@ -113,14 +113,14 @@ class Rows:
     def _refuse(
         self, number: int, text: str, role: str, wanted: str, fields: Mapping[str, Any], names: Mapping[str, str]
     ) -> bool:
-        found = short(repr(fields[role])) if role in fields else "nothing"
-        found = found[1:-1] if role in fields else found
+        found = short(shown(fields[role]))[1:-1] if role in fields else "nothing"
         name = names.get(role, role)
         self._bad.append(BadRow(number, f"{self._unit} {number}, field {name}: expected {wanted}, found {found}", text))
         return False
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """Whether a value of a JSON file is a number of tokens."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return 0 <= value <= MAX_TOKENS and float(value).is_integer()

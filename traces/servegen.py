@@ -7,8 +7,7 @@ of the lengths are not. One file, one draw: always the same. Source of the table
 https://github.com/alibaba/ServeGen (Apache-2.0); Xiang et al., arXiv 2505.09999.
 """
 
-import csv
-import io
+import codecs
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,16 +18,17 @@ import numpy.typing as npt
 
 from simulator.errors import InputError
 from simulator.rng import stream
-from traces.delimited import header_of
+from traces.delimited import fields_of, header_of, printable
 from traces.lines import open_bytes
-from traces.moments import parse_number
-from traces.reader import MAX_TOKENS, Asked, BadRow, Block, short
+from traces.moments import MAX_RELATIVE_S, parse_number
+from traces.reader import MAX_TOKENS, Asked, BadRow, Block, is_name, short
 
 COLUMNS = ("workload", "window_start_s", "requests_per_s")
 QUANTILE_COLUMNS = ("workload", "field", "quantile_pct", "tokens")
 _FIELDS = ("input_tokens", "output_tokens")
 _Quantiles = dict[tuple[str, str], tuple[list[float], list[float]]]
 _MAX_RATE_PER_S = 1e6
+_MAX_REQUESTS = 10_000_000
 _SEED = 0
 
 
@@ -61,6 +61,7 @@ class ServegenRates:
         workloads = tuple(dict.fromkeys(window.workload for window in windows))
         quantiles = _quantiles(quantile_file(path), workloads)
         length_s = {name: _length_s([w for w in windows if w.workload == name]) for name in workloads}
+        _refuse_too_many(path, windows, length_s)
         sources = workloads if asked.source is None else (asked.source,)
         yield Block(
             time=np.zeros(0),
@@ -104,16 +105,17 @@ def quantile_file(path: Path) -> Path:
 def _table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, str, list[str] | None]]:
     """The rows after the header: line, text and the fields of the columns, None if their number is wrong."""
     with open_bytes(path) as file:
-        text = file.read().decode("utf-8-sig", errors="replace")
-    lines = text.rstrip("\r\n").split("\n")
-    header = header_of(lines[0].encode(), path).names
-    missing = [name for name in columns if name not in header]
+        lines = file.read().removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n").split(b"\n")
+    header = header_of(lines[0] + b"\n", path)
+    missing = [name for name in columns if name not in header.names]
     if missing:
         raise InputError(f"{path}: line 1: expected the columns {','.join(columns)}; missing: {', '.join(missing)}")
-    at = [header.index(name) for name in columns]
+    at = [header.names.index(name) for name in columns]
     for number, line in enumerate(lines[1:], start=2):
-        fields = next(csv.reader(io.StringIO(line.removesuffix("\r"))), [])
-        yield number, line, [fields[k] for k in at] if len(fields) == len(header) else None
+        text = line.decode(errors="surrogateescape").removesuffix("\r")
+        fields = fields_of(text, header.delimiter) or []
+        whole = len(fields) == len(header.names)
+        yield number, printable(text), [fields[k] for k in at] if whole else None
 
 
 def _windows(path: Path) -> tuple[list[_Window], list[BadRow]]:
@@ -122,14 +124,14 @@ def _windows(path: Path) -> tuple[list[_Window], list[BadRow]]:
         start_s, rate = (parse_number(field) for field in fields[1:]) if fields else (None, None)
         if fields is None:
             problem = f": expected {len(COLUMNS)} fields or more, found {short(text)}"
-        elif not fields[0]:
-            problem = ", column workload: expected a name, found ''"
-        elif start_s is None or not 0 <= start_s < 1e12:
-            problem = f", column window_start_s: expected a finite number from 0, found {short(fields[1])}"
+        elif not is_name(fields[0]):
+            problem = f", column workload: expected a name, found {short(printable(fields[0]))}"
+        elif start_s is None or not 0 <= start_s < MAX_RELATIVE_S:
+            wanted = f"a number from 0 to {MAX_RELATIVE_S:.2g}"
+            problem = f", column window_start_s: expected {wanted}, found {short(printable(fields[1]))}"
         elif rate is None or not 0 <= rate <= _MAX_RATE_PER_S:
-            problem = (
-                f", column requests_per_s: expected a number from 0 to {_MAX_RATE_PER_S:.0f}, found {short(fields[2])}"
-            )
+            wanted = f"a number from 0 to {_MAX_RATE_PER_S:.0f}"
+            problem = f", column requests_per_s: expected {wanted}, found {short(printable(fields[2]))}"
         else:
             windows.append(_Window(number, text, fields[0], start_s, rate))
             continue
@@ -137,6 +139,17 @@ def _windows(path: Path) -> tuple[list[_Window], list[BadRow]]:
     if not windows and not bad:
         raise InputError(f"{path}: line 2: expected at least one row after the header, found the end of the file")
     return windows, bad
+
+
+def _refuse_too_many(path: Path, windows: list[_Window], length_s: dict[str, float]) -> None:
+    """Raise InputError where more requests would have to be drawn at once than fit into memory."""
+    for window in windows:
+        requests = window.rate_per_s * length_s[window.workload]
+        if requests > _MAX_REQUESTS:
+            raise InputError(
+                f"{path}: line {window.line}: expected a window of at most {_MAX_REQUESTS:,} requests, "
+                f"found {window.rate_per_s:g} per second for {length_s[window.workload]:g} s"
+            )
 
 
 def _length_s(windows: list[_Window]) -> float:

@@ -120,7 +120,8 @@ class TraceFiles:
             path, source = self._files[index]
             on_bad = None
             if self._reading.on_bad_row is OnBadRow.QUARANTINE:
-                quarantines[index] = Quarantine(path, self._reading.quarantine)
+                nth = 1 + sum(other.name == path.name for other, _ in self._files[:index])
+                quarantines[index] = Quarantine(path, self._reading.quarantine, nth)
                 on_bad = quarantines[index].add
             try:
                 outcomes[index] = yield from self._read(path, source, on_bad)

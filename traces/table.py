@@ -35,7 +35,7 @@ class Table:
             return
         header = header_of(first_bytes, path)
         columns = find_columns(header.names, asked.columns, path, "line 1")
-        yield from delimited_blocks(path, columns, header, asked, first_bytes)
+        yield from delimited_blocks(path, columns, header, asked)
 
 
 READER = Table()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from simulator.errors import InputError
 from traces.document import read_document
-from traces.reader import Asked, Block
+from traces.moments import NS_LIMIT
+from traces.reader import Asked, Block, shown
 from traces.rows import Rows, in_blocks
 
 _LISTS = ("start_times", "input_lens", "output_lens")
@@ -21,8 +22,8 @@ class VllmResult:
     unit = "request"
 
     def recognises(self, path: Path, head: bytes) -> bool:
-        """Whether it is a JSON object with the lengths of requests."""
-        return head.lstrip().startswith(b"{") and b'"input_lens"' in head and b'"output_lens"' in head
+        """Whether it is a JSON object with the lengths of requests. The first list may be longer than `head`."""
+        return head.lstrip().startswith(b"{") and b'"input_lens"' in head
 
     def blocks(self, path: Path, asked: Asked) -> Iterator[Block]:
         """See `traces.reader.Reader.blocks`."""
@@ -39,20 +40,24 @@ class VllmResult:
         starts, inputs, outputs = (document[name] for name in _LISTS)
         if not starts:
             raise InputError(f"{path}: field start_times: expected at least one request, found none")
-        numbers = [value for value in starts if isinstance(value, (int, float)) and not isinstance(value, bool)]
-        zero = min(numbers, default=0.0)
+        zero = min((value for value in starts if _is_number(value)), default=0.0)
         names = dict(zip(("arrival_s", "input_tokens", "output_tokens"), _LISTS, strict=True))
         rows = Rows(path, asked, unit=self.unit, time_unit="s")
 
         def read() -> Iterator[None]:
             for number, values in enumerate(zip(starts, inputs, outputs, strict=True), start=1):
                 start, input_tokens, output_tokens = values
-                since = start - zero if isinstance(start, (int, float)) else start
+                since = start - zero if _is_number(start) else start
                 fields = {"arrival_s": since, "input_tokens": input_tokens, "output_tokens": output_tokens}
-                rows.add(number, str(values), fields, names)
+                rows.add(number, shown(values), fields, names)
                 yield
 
         yield from in_blocks(rows, asked, read())
+
+
+def _is_number(value: object) -> bool:
+    """Whether it can be a time: JSON may have numbers of any size, and NaN."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < NS_LIMIT
 
 
 def _found(value: object) -> str:

@@ -43,7 +43,7 @@ def command(
     A download that is cut off goes on where it ended, in the next run too. The file is checked against its published
     hash, or where none is known against that of the first download.
 
-    Example: `tokenfleet replay $(tokenfleet trace fetch azure-2023-conv)`
+    Example: `tokenfleet trace describe $(tokenfleet trace fetch azure-2023-conv)`
     """
     terminal: Terminal = context.obj
     folder = cache or cache_folder()

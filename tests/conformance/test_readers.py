@@ -90,17 +90,49 @@ PACKERS = {
 }
 
 
-@every_text
+@pytest.mark.parametrize(
+    "sample", [s for s in SAMPLES if not s.name.endswith((".parquet", ".gz"))], ids=lambda s: f"{s.format}-{s.name}"
+)
 @pytest.mark.parametrize("packer", PACKERS)
 def test_it_may_be_packed(sample: Sample, tmp_path: Path, packer: str) -> None:
     path = written(sample, tmp_path)
     data = PACKERS[packer](path.read_bytes())
     path.write_bytes(data)
     as_stated(sample, read(sample, path))
-    path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError) as caught:
+    # What was cut off may be the check sum alone, after all rows: it is refused all the same.
+    for cut in {1, 3, 7, len(data) // 2, len(data) - 8}:
+        path.write_bytes(data[:-cut])
+        with pytest.raises(InputError) as caught:
+            read(sample, path)
+        assert all(problem.startswith(f"{path}: ") for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+@pytest.mark.parametrize("between", [b"", b"\0" * 8, b"\0" * 200_000])
+def test_parts_that_were_packed_one_by_one_are_one_file(tmp_path: Path, packer: str, between: bytes) -> None:
+    if packer == "zstd" and between:
+        pytest.skip("zstd has no padding")
+    path = tmp_path / "log.csv"
+    parts = [b"timestamp,input_tokens,output_tokens\n1,2,3\n4,5", b",6\n7,8,9\n"]
+    path.write_bytes(between.join(map(PACKERS[packer], parts)) + between)
+    assert [row[2:] for row in rows(read_trace(path))] == [(2, 3), (5, 6), (8, 9)]
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_damage_between_parts_is_not_the_end_of_the_file(tmp_path: Path, packer: str) -> None:
+    path = tmp_path / "log.csv"
+    first, second = map(PACKERS[packer], (b"timestamp,input_tokens,output_tokens\n1,2,3\n", b"4,5,6\n"))
+    path.write_bytes(first + b"XX" + second[2:])
+    with pytest.raises(InputError, match="the packed file is damaged"):
+        read_trace(path)
+
+
+def test_parquet_is_not_packed_once_more(tmp_path: Path) -> None:
+    sample = next(sample for sample in SAMPLES if sample.format == "tokenfleet")
+    path = written(sample, tmp_path)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(InputError, match="cannot be read as Parquet: it is packed"):
         read(sample, path)
-    assert all(problem.startswith(f"{path}: ") for problem in caught.value.problems)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +213,7 @@ class TestRates:
         with pytest.raises(InputError) as caught:
             read_trace(path)
         assert caught.value.problems == (
-            f"{path}: line 3, column window_start_s: expected a finite number from 0, found 'soon'",
+            f"{path}: line 3, column window_start_s: expected a number from 0 to 4.6e+09, found 'soon'",
             f"{path}: line 12, column requests_per_s: expected a number from 0 to 1000000, found '-1'",
         )
         quantiles = path.with_name("mine_token_quantiles.csv")
@@ -189,6 +221,39 @@ class TestRates:
         quantiles.write_text(quantiles.read_text().replace("m-small,input", "m-tiny,input"))
         with pytest.raises(InputError, match=f"{quantiles}: expected quantiles of m-small input_tokens"):
             read_trace(path)
+        path.write_text("workload,window_start_s,requests_per_s\nm-large,0,1e6\nm-large,600,1\n")
+        quantiles.write_text(quantiles.read_text().replace("m-tiny", "m-small"))
+        with pytest.raises(InputError) as caught:
+            read_trace(path)
+        assert caught.value.problems == (
+            f"{path}: line 2: expected a window of at most 10,000,000 requests, found 1e+06 per second for 600 s",
+        )
+        path.write_text("workload,window_start_s,requests_per_s\nm-large,0,0\n")
+        with pytest.raises(InputError, match=f"{path}: expected at least one request, found none"):
+            read_trace(path)
+        path.write_text(text)
         quantiles.unlink()
         with pytest.raises(InputError, match=f"{quantiles}: expected the quantiles of the tokens"):
             read_trace(path)
+
+    def test_bad_rows_are_told_whatever_is_in_them(self, path: Path) -> None:
+        lines = path.read_bytes().split(b"\n")
+        lines[2:2] = [b"m\rl,0,1", b'"m-large,0,1', b"m-\xff,0,1", b"", b"m-large,9e9,1", b"m-large,0,nan"]
+        path.write_bytes(b"\n".join(lines))
+        with pytest.raises(InputError) as caught:
+            read_trace(path)
+        assert [problem.removeprefix(f"{path}: ") for problem in caught.value.problems] == [
+            "line 3: expected 3 fields or more, found 'm\\rl,0,1'",
+            "line 4: expected 3 fields or more, found '\"m-large,0,1'",
+            "line 5, column workload: expected a name, found 'm-\\\\xff'",
+            "line 6: expected 3 fields or more, found ''",
+            "line 7, column window_start_s: expected a number from 0 to 4.6e+09, found '9e9'",
+            "1 more bad rows (of 28 rows in the file)",
+        ]
+        assert read_trace(path, Reading(on_bad_row=OnBadRow.SKIP)).rows_skipped == 6
+
+    def test_it_may_be_delimited_otherwise(self, path: Path) -> None:
+        expected = read_trace(path).trace
+        for table in (path, path.with_name("mine_token_quantiles.csv")):
+            table.write_text(table.read_text().replace(",", "\t"))
+        assert read_trace(path).trace.arrival_s.tobytes() == expected.arrival_s.tobytes()

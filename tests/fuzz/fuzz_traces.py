@@ -18,6 +18,7 @@ from tests.trace_samples import SAMPLES
 
 FOLDER = Path(tempfile.mkdtemp(prefix="tokenfleet-fuzz-"))
 FORMATS = [None, *READERS]
+MAX_BYTES = 6000  # the largest sample, a Parquet file, has 1800
 TABLE = {"arrival_s": "a", "input_tokens": "i", "output_tokens": "o"}
 
 
@@ -72,7 +73,12 @@ def main() -> None:
         for mode in (0, 1):
             (corpus / f"{number}-{mode}").write_bytes(bytes([0, mode]) + path.read_bytes())
     (corpus / "table").write_bytes(bytes([0, 3]) + b"1,2,3\n1.5,2.0,3\n")
-    atheris.Setup([sys.argv[0], "-max_len=2000", "-timeout=20", *sys.argv[1:], str(corpus)], one)
+    (corpus / "quotes").write_bytes(bytes([0, 3]) + b'"1","2",3\r\n1.5,"2",3\n')
+    rates, quantiles = b"workload,window_start_s,requests_per_s\n", b"workload,field,quantile_pct,tokens\n"
+    (corpus / "rates").write_bytes(bytes([0, 1]) + rates + b"m,0,0.01\nm,600,0.02\n")
+    (corpus / "quantiles").write_bytes(bytes([255, 1]) + quantiles + b"m,input_tokens,50,7\nm,output_tokens,50,7\n")
+    (FOLDER / "x_token_quantiles.csv").write_bytes((corpus / "quantiles").read_bytes()[2:])
+    atheris.Setup([sys.argv[0], f"-max_len={MAX_BYTES}", "-timeout=20", *sys.argv[1:], str(corpus)], one)
     atheris.Fuzz()
 
 

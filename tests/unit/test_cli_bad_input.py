@@ -1,6 +1,9 @@
 """Bad input on the command line: exit code 2, one clear message on standard error, nothing else, nothing written."""
 
+import csv
+import gzip
 import json
+import os
 import re
 from importlib import resources
 
@@ -101,6 +104,51 @@ def test_a_bad_file(refused, trace, text, says):
 def test_a_missing_file_and_a_folder(refused, tmp_path):
     assert "none.csv: expected a trace file, found nothing" in refused("replay", tmp_path / "none.csv")
     assert "expected a trace file, found a directory" in refused("replay", tmp_path)
+
+
+def test_a_pipe(refused, tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    message = refused("replay", path, "--policy", "gh")
+    assert message == f"error: {path}: expected a file that can be read twice, found a pipe or a device"
+
+
+TEXT = (HEADER + GOOD + LATER).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("cut.csv.gz", gzip.compress(TEXT)[:-9], "the packed file ends in the middle: it was cut off; fetch it again"),
+        ("damaged.csv.gz", gzip.compress(TEXT)[:-8] + b"\0" * 8, "the packed file is damaged: CRC check failed"),
+        ("none.csv.gz", gzip.compress(b""), "line 1: expected a header, found an empty file"),
+        ("excel.csv", TEXT.decode().encode("utf-16"), "line 1: expected text in UTF-8, found zero bytes, as in UTF-16"),
+        ("mac.csv", TEXT.replace(b"\n", b"\r"), "line 1: expected lines that end with LF or CR LF, found CR alone"),
+        ("book.xlsx", b"PK\3\4\24\0\6\0", "expected a trace file, found a ZIP archive or a spreadsheet: unpack it"),
+        ("rows.json", b'[{"timestamp": 1}]', "line 1: expected an object per line, found a JSON array"),
+    ],
+)
+def test_a_file_of_another_kind(refused, tmp_path, name, data, says):
+    path = tmp_path / name
+    path.write_bytes(data)
+    message = refused("replay", path, "--policy", "gh")
+    assert message.startswith(f"error: {path}: {says}")
+    assert message.count("error:") == 1
+
+
+def test_bad_rows_are_written_to_a_file_of_their_own(run_cli, trace, tmp_path):
+    path = trace(f"{HEADER}{GOOD}x\n2023-11-16 18:15:50,-1,1\n{LATER}")
+    folder = tmp_path / "bad"
+    done = run_cli("replay", path, "--policy", "gh", "--on-bad-row", "quarantine", "--quarantine", folder)
+    assert done.code == 0
+    target = folder / "trace_conv.csv.bad-rows.csv"
+    assert str(target) in done.stdout + done.stderr
+    with target.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["file"], row["row"], row["text"]) for row in rows] == [
+        (str(path), "3", "x"),
+        (str(path), "4", "2023-11-16 18:15:50,-1,1"),
+    ]
 
 
 def test_the_problems_of_all_files_are_told(refused, trace):

@@ -12,12 +12,16 @@ import sys
 import threading
 from collections import namedtuple
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from simulator.errors import InputError, RunError
 from traces.fetch import CACHE_VARIABLE, Download, cached, downloads, fetch, find_download, known_sha256, partial_bytes
@@ -32,6 +36,7 @@ class Server:
     def __init__(self) -> None:
         self.content = CONTENT
         self.etag: str | None = '"one"'
+        self.known_by: str | None = None  # what it takes for If-Range, if not the tag
         self.headers: dict[str, str] = {}
         self.statuses: list[int] = []  # of the next answers, instead of the file
         self.ranges = True
@@ -63,7 +68,7 @@ class Server:
                 if server.statuses:
                     self.send_error(server.statuses.pop(0))
                     return
-                same = self.headers.get("If-Range") in (None, server.etag)
+                same = self.headers.get("If-Range") in (None, server.known_by or server.etag)
                 start = int(wanted[6:-1]) if wanted and server.ranges and same else 0
                 size = len(server.content)
                 if start >= size:
@@ -114,6 +119,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between attempts, seconds, that were not made."""
     made: list[float] = []
     monkeypatch.setattr("traces.fetch.time.sleep", made.append)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):  # the server is here
+        monkeypatch.delenv(name, raising=False)
     return made
 
 
@@ -152,6 +159,15 @@ def test_what_is_packed_stays_packed(server: Server, tmp_path: Path) -> None:
     server.content = gzip.compress(CONTENT, mtime=0)
     server.headers = {"Content-Type": "application/gzip"}
     assert fetch(download(server, None), tmp_path).read_bytes() == server.content
+
+
+def test_what_a_server_packs_is_unpacked(server: Server, tmp_path: Path) -> None:
+    server.content, server.headers = gzip.compress(CONTENT, mtime=0), {"Content-Encoding": "gzip"}
+    server.cut_after = [len(server.content) // 2]
+    totals: set[int | None] = set()
+    assert fetch(download(server), tmp_path, progress=lambda _, total: totals.add(total)).read_bytes() == CONTENT
+    assert server.asked == [None, None]
+    assert totals == {None}
 
 
 class TestCutOff:
@@ -230,6 +246,44 @@ class TestCutOff:
                 fetch(download(server, None), tmp_path)
         assert fetch(download(server, None), tmp_path).read_bytes() == server.content
 
+    @pytest.mark.parametrize("etag", [None, 'W/"one"'])
+    def test_without_a_tag_it_starts_again_and_says_so(self, server: Server, tmp_path: Path, etag: str | None) -> None:
+        server.etag, server.cut_after = etag, [600_000, 600_000]
+        with pytest.raises(RunError, match="cut off once: the connection ended early; without a network: "):
+            fetch(download(server, None), tmp_path, attempts=1)
+        assert partial_bytes(download(server), tmp_path) == 0
+        server.content = b"x" * 1_500_000
+        assert fetch(download(server, None), tmp_path).read_bytes() == server.content
+        assert server.asked == [None] * 3
+
+    def test_a_date_will_do(self, server: Server, tmp_path: Path) -> None:
+        server.etag, server.headers = 'W/"one"', {"Last-Modified": "Mon, 23 Nov 2026 12:00:00 GMT"}
+        server.known_by = server.headers["Last-Modified"]
+        kept = begun(server, tmp_path)
+        assert fetch(download(server), tmp_path).read_bytes() == CONTENT
+        assert server.asked[-1] == f"bytes={kept}-"
+
+    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        steps=st.lists(st.tuples(st.integers(0, 400_000), st.integers(1, 3)), max_size=6),
+        tagged=st.booleans(),
+        ranges=st.booleans(),
+    )
+    def test_what_comes_of_it_is_one_version(
+        self, server: Server, steps: list[tuple[int, int]], tagged: bool, ranges: bool
+    ) -> None:
+        server.ranges = ranges
+        with TemporaryDirectory() as folder:
+            for cut, version in [*steps, (0, 1)]:
+                server.content = bytes([version]) * (version * 100_000)
+                server.etag = f'"{version}"' if tagged else None
+                server.cut_after = [cut, 0] if cut < len(server.content) else []
+                with suppress(RunError):
+                    assert fetch(download(server, None), Path(folder), attempts=1).read_bytes() == server.content
+                    return
+            server.cut_after = []
+            assert fetch(download(server, None), Path(folder)).read_bytes() == server.content
+
 
 class TestWrongContent:
     def test_it_is_said_and_removed(self, server: Server, tmp_path: Path) -> None:
@@ -288,6 +342,14 @@ class TestNobodyAnswers:
         with pytest.raises(RunError, match=said):
             fetch(nowhere, tmp_path)
         assert pauses == []
+
+    def test_a_proxy(self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        elsewhere = download(server).model_copy(update={"url": "http://elsewhere.invalid/trace.csv"})
+        with pytest.raises(RunError, match=r"cannot be reached: the proxy: Connection refused; without a network: "):
+            fetch(elsewhere, tmp_path)
 
     def test_an_unknown_host(self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def unknown(*_: object) -> None:

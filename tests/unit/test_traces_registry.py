@@ -84,7 +84,7 @@ def test_bytes_that_are_not_utf_8(tmp_path: Path) -> None:
 
 def test_utf_16(tmp_path: Path) -> None:
     path = write(tmp_path, FILE.decode().encode("utf-16"))
-    assert problem(path).startswith(f"{path}: line 1: expected text in UTF-8, found byte 0x")
+    assert problem(path) == f"{path}: line 1: expected text in UTF-8, found zero bytes, as in UTF-16"
 
 
 def test_an_unknown_format(tmp_path: Path) -> None:
