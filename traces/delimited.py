@@ -1,14 +1,15 @@
 """Text tables with a header and a row per request, for the formats that are such tables.
 
-A block of lines is read by Arrow if all of its rows are good. If not, it is halved until the bad rows stand alone in a
-few lines, which are read one by one: `_Rows` is what decides, Arrow only makes it fast, and a test holds them equal.
+A block of lines is read by Arrow if all of its rows are good. If not, lines that do not look plain are taken out of it
+and read one by one: `_Table._row` is what decides, Arrow only makes it fast, and a test holds them equal.
 """
 
 import csv
 import io
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,20 @@ from traces.reader import MAX_TOKENS, Asked, BadRow, Block, default_source, is_n
 
 _DELIMITERS = ",\t;|"
 _ROW_BYTES = 45  # about
-_FEW_LINES = 512  # Arrow takes as long to start as these take one by one
+_FEW_LINES = 64  # are read one by one
 _FORM_ROWS = 2**20
 """In so many rows there is a time, or the column is another."""
 
 _NS_PER_S = 10**9
+_MOMENT = rb"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?:[ T](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
+_PLAIN_TIMES = {
+    TimeKind.TEXT: _MOMENT + rb")?",
+    TimeKind.ZONED_TEXT: _MOMENT + rb"(?:Z|[+-](?:[01]\d|2[0-3]):?[0-5]\d))",
+    TimeKind.EPOCH_INTEGER: rb"\d{1,18}",
+    TimeKind.EPOCH_NUMBER: rb"\d{1,18}(?:\.\d*)?",
+    TimeKind.RELATIVE: rb"\d{1,9}(?:\.\d*)?",
+}
+_Numbered = list[tuple[int, bytes]]
 
 csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))  # Arrow has none
 
@@ -92,7 +102,7 @@ class _Raw:
     time: npt.NDArray[Any]
     source: pa.DictionaryArray | None
     tokens: list[npt.NDArray[np.int32]]
-    numbers: npt.NDArray[np.int64] | range
+    numbers: npt.NDArray[np.int64] | Sequence[int]
     rows: int
     bad: list[BadRow]
     first_line: int
@@ -152,43 +162,53 @@ class _Table:
     def read(self, lines: Lines) -> _Raw:
         """Read some lines, some of which may be bad."""
         first_line, rows, data = lines
-        pieces = list(self._pieces(first_line, data, rows))
-        if len(pieces) == 1:
-            return pieces[0]
+        fast = self._fast(range(first_line, first_line + rows), data)
+        if fast is not None:
+            return fast
+        numbered = list(enumerate(data.removesuffix(b"\n").split(b"\n"), start=first_line))
+        if rows > _FEW_LINES and self._form is not None:
+            plain, odd = self._told_apart(numbered, self._form)
+            fast = self._fast([number for number, _ in plain], b"\n".join(line for _, line in plain)) if plain else None
+            if fast is not None:
+                return self._joined(fast, self._slow(odd), lines)
+        return replace(self._slow(numbered), first_line=first_line, data=data)
+
+    def _told_apart(self, numbered: _Numbered, form: TimeForm) -> tuple[_Numbered, _Numbered]:
+        """Lines that are good as far as their letters tell, and the others."""
+        delimiter = re.escape(self._header.delimiter.encode())
+        kinds = {self._source: rb'[^"\r\x80-\xff' + delimiter + rb"]+", self._columns.time: _PLAIN_TIMES[form.kind]}
+        kinds |= dict.fromkeys(self._counts, rb"\d{1,7}(?:\.0*)?")
+        fields = [kinds.get(name, rb'[^"\r' + delimiter + rb"]*") for name in self._header.names]
+        is_plain = re.compile(delimiter.join(b'(?:%b|"%b")' % (field, field) for field in fields) + rb"\r?").fullmatch
+        plain: _Numbered = []
+        odd: _Numbered = []
+        for line in numbered:
+            (plain if is_plain(line[1]) else odd).append(line)
+        return plain, odd
+
+    def _joined(self, first: _Raw, second: _Raw, lines: Lines) -> _Raw:
+        """Two sets of rows of some lines as one, in the order of the lines."""
+        numbers = np.concatenate([np.asarray(raw.numbers, dtype=np.int64) for raw in (first, second)])
+        order = np.argsort(numbers, kind="stable")
         source = None
         if self._source:
-            chunks = pa.chunked_array([piece.source for piece in pieces]).unify_dictionaries()
-            source = chunks.combine_chunks()
-            source = source if isinstance(source, pa.DictionaryArray) else source.chunk(0)
+            chunks = pa.chunked_array([first.source, second.source]).unify_dictionaries()
+            source = pa.concat_arrays(chunks.chunks).take(pa.array(order))
+        tokens = zip(first.tokens, second.tokens, strict=True)
         return _Raw(
-            time=np.concatenate([piece.time for piece in pieces]),
+            time=np.concatenate([first.time, second.time])[order],
             source=source,
-            tokens=[np.concatenate(column) for column in zip(*(piece.tokens for piece in pieces), strict=True)],
-            numbers=np.concatenate([np.asarray(piece.numbers, dtype=np.int64) for piece in pieces]),
-            rows=sum(piece.rows for piece in pieces),
-            bad=[row for piece in pieces for row in piece.bad],
-            first_line=first_line,
-            data=data,
+            tokens=[np.concatenate(columns)[order] for columns in tokens],
+            numbers=numbers[order],
+            rows=lines.rows,
+            bad=second.bad,
+            first_line=lines.first,
+            data=lines.data,
         )
-
-    def _pieces(self, first_line: int, data: bytes, lines: int) -> Iterator[_Raw]:
-        fast = self._fast(first_line, data, lines)
-        if fast is not None:
-            yield fast
-        elif lines <= _FEW_LINES:
-            yield self._slow(first_line, data)
-        else:
-            middle = data.find(b"\n", len(data) // 2) + 1
-            if middle in (0, len(data)):
-                yield self._slow(first_line, data)
-                return
-            before = data.count(b"\n", 0, middle)
-            yield from self._pieces(first_line, data[:middle], before)
-            yield from self._pieces(first_line + before, data[middle:], lines - before)
 
     # -- all rows good: by Arrow ---------------------------------------------------------------------------
 
-    def _fast(self, first_line: int, data: bytes, lines: int) -> _Raw | None:
+    def _fast(self, numbers: Sequence[int], data: bytes) -> _Raw | None:
         form = self._form
         if form is None or self._has_oddities(data):
             return None
@@ -215,9 +235,7 @@ class _Table:
                 )
             except pa.ArrowInvalid:
                 continue
-            if table.num_rows == lines:
-                return self._checked(table, form, first_line, data)
-            return None
+            return self._checked(table, form, numbers, data) if table.num_rows == len(numbers) else None
         return None
 
     def _has_oddities(self, data: bytes) -> bool:
@@ -228,7 +246,7 @@ class _Table:
             return True  # a line end to Arrow
         return b'"' in data and not _quotes_are_regular(data, self._header.delimiter)
 
-    def _checked(self, table: pa.Table, form: TimeForm, first_line: int, data: bytes) -> _Raw | None:
+    def _checked(self, table: pa.Table, form: TimeForm, numbers: Sequence[int], data: bytes) -> _Raw | None:
         def column(name: str) -> pa.Array:
             chunks = table[str(self._at[name])]
             return chunks.chunk(0) if chunks.num_chunks == 1 else pa.concat_arrays(chunks.unify_dictionaries().chunks)
@@ -244,20 +262,19 @@ class _Table:
             time=time,
             source=source,
             tokens=[count for count in tokens if count is not None],
-            numbers=range(first_line, first_line + table.num_rows),
+            numbers=numbers,
             rows=table.num_rows,
             bad=[],
-            first_line=first_line,
+            first_line=numbers[0],
             data=data,
         )
 
     # -- row by row ----------------------------------------------------------------------------------------
 
-    def _slow(self, first_line: int, data: bytes) -> _Raw:
+    def _slow(self, numbered: _Numbered) -> _Raw:
         good: list[tuple[int, int | float, str, list[int]]] = []
         bad: list[BadRow] = []
-        lines = data.removesuffix(b"\n").split(b"\n")
-        for number, line in enumerate(lines, start=first_line):
+        for number, line in numbered:
             text = _text(line)
             row = self._row(text)
             if isinstance(row, str):
@@ -271,10 +288,10 @@ class _Table:
             source=pa.array([row[2] for row in good], pa.string()).dictionary_encode() if self._source else None,
             tokens=[np.ascontiguousarray(tokens[:, k]) for k in range(len(self._counts))],
             numbers=np.array([row[0] for row in good], dtype=np.int64),
-            rows=len(lines),
+            rows=len(numbered),
             bad=bad,
-            first_line=first_line,
-            data=data,
+            first_line=0,
+            data=b"",
         )
 
     def _row(self, text: str) -> tuple[int | float, str, list[int]] | str:

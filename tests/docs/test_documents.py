@@ -25,16 +25,21 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def commands(path: Path) -> list[str]:
-    """Lines `$ tokenfleet ...` of the console blocks, continuation lines joined."""
+def sessions(path: Path) -> list[list[str]]:
+    """Lines `$ tokenfleet ...` of each console block, continuation lines joined."""
     found = []
     for block in blocks(path.read_text(), "console"):
         joined = block.replace("\\\n", " ")
-        found += [line[2:] for line in joined.splitlines() if line.startswith("$ tokenfleet")]
-    return found
+        found.append([line[2:] for line in joined.splitlines() if line.startswith("$ tokenfleet")])
+    return [session for session in found if session]
 
 
-COMMANDS = [(path.name, command) for path in DOCUMENTS for command in commands(path)]
+def commands(path: Path) -> list[str]:
+    """The commands of all console blocks."""
+    return [command for session in sessions(path) for command in session]
+
+
+SESSIONS = [(path.name, session) for path in DOCUMENTS for session in sessions(path)]
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +60,14 @@ def test_the_readme_has_commands() -> None:
     assert len(commands(ROOT / "README.md")) >= 5
 
 
-@pytest.mark.parametrize(("document", "command"), COMMANDS, ids=[command[:60] for _, command in COMMANDS])
-def test_documented_command_runs(document: str, command: str, folder: Path) -> None:
+@pytest.mark.parametrize(("document", "session"), SESSIONS, ids=[session[0][:60] for _, session in SESSIONS])
+def test_documented_commands_run(document: str, session: list[str], folder: Path) -> None:
+    """A block at a time: its later commands may read what its earlier ones wrote."""
+    for command in session:
+        run_documented(document, command, folder)
+
+
+def run_documented(document: str, command: str, folder: Path) -> None:
     needed = [word for word in shlex.split(command) if word in (*TRACES, PROBLEM)]
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:

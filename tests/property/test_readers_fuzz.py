@@ -140,7 +140,12 @@ moment = st.one_of(
     st.sampled_from(["4611686018427387904", "4611686018427387903"]),
     number,
 )
-name = st.sampled_from(["conv", "code", "", " ", "a b", '"a, b"', "é", "\udcff", '"'])
+name = st.sampled_from(
+    [
+        *("conv", "code", "", " ", "a b", "é", "\udcff", "x\0", "NULL", "a\rb", '"\n"', '"a\rb"'),
+        *('"a, b"', '"', '""', '"a"b', '""x', '"""x"', 'a"b', '"a""b"', '"a', 'a"', ' "a"', '"a" '),
+    ]
+)
 separator = st.sampled_from([",", ",", ",", ",", ",", ",", ", ", ";", ",,"])
 
 
@@ -177,7 +182,7 @@ def test_arrow_reads_what_the_rows_say(folder: Path, data: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(delimited._Table, "_fast", lambda *_: None)
         assert told(path) == fast
-    # Line by line: each row is then read by Arrow if it is good, and by itself if not.
+    # Lines that look good are then read by Arrow, and the others by themselves.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(delimited, "_FEW_LINES", 1)
         assert told(path) == fast
