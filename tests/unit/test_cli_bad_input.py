@@ -127,6 +127,7 @@ TEXT = (HEADER + GOOD + LATER).encode()
         ("book.xlsx", b"PK\3\4\24\0\6\0", "expected a trace file, found a ZIP archive or a spreadsheet: unpack it"),
         ("rows.json", b'[{"timestamp": 1}]', "line 1: expected an object per line, found a JSON array"),
     ],
+    ids=["cut", "damaged", "none", "excel", "mac", "book", "rows"],  # packed bytes hold the time of packing
 )
 def test_a_file_of_another_kind(refused, tmp_path, name, data, says):
     path = tmp_path / name
