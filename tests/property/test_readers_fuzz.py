@@ -104,8 +104,10 @@ def test_a_damaged_file_is_refused_or_accounted_for(
     path.write_bytes(gzip.compress(data, mtime=0) if packed else data)
     if cut is not None:
         path.write_bytes(path.read_bytes()[: int(cut * path.stat().st_size)])
+    without_header = sample.format in ("mooncake", "jsonl")
+    lines = data.rstrip(b"\r\n").count(b"\n") + without_header if sample.lines and cut is None else None
     for on_bad_row in (OnBadRow.SKIP, OnBadRow.ERROR):
-        judged(path, Reading(columns=sample.columns, on_bad_row=on_bad_row, strict=strict), None)
+        judged(path, Reading(columns=sample.columns, on_bad_row=on_bad_row, strict=strict), lines)
 
 
 @few
