@@ -7,7 +7,7 @@ WORKERS ?= auto
 FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format nightly fuzz clean
+.PHONY: help demo test check format nightly fuzz clean calibrations
 
 help:
 	@echo "make demo     replay an hour of LLM traffic under gh, agh and milp; table here, figures in out/demo"
@@ -45,6 +45,13 @@ nightly: $(STAMP) fuzz
 fuzz: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_traces.py -max_total_time=$(FUZZ_SECONDS)
+
+# Constants of the shipped catalog, from the public measurements; a test holds that they come out the same.
+LATENCY = $(TOKENFLEET_DATA)/latency
+calibrations: $(STAMP)
+	$(BIN)/python -m experiments.calibration.compose $(LATENCY)/llmservingsim_dense.csv.gz $(LATENCY)/llmservingsim_attention.csv.gz --out out/llmservingsim_steps.csv
+	$(BIN)/tokenfleet calibrate $(LATENCY)/composed_step_times.csv.gz out/llmservingsim_steps.csv --source "Kernels measured by LLMServingSim (CASYS Lab at KAIST, MIT), summed over layers" --out simulator/catalog/calibrations.toml
+	$(BIN)/tokenfleet fidelity $(LATENCY)/silicon_dense_serving.csv --fit simulator/catalog/engines.toml
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from simulator.catalog import kv_capacity_tokens, load_catalog  # noqa: E402
-from simulator.delay import DELAY_MODELS, StepCost  # noqa: E402
+from simulator.delay import ConstantDelay, StepCost  # noqa: E402
 from simulator.engine import Arrivals, EngineSettings, Observation, Workload, choose_engine  # noqa: E402
 from simulator.fleet import ReplicaOffer  # noqa: E402
 from simulator.plan import Deployment, Plan, PlanStatus, Route  # noqa: E402
@@ -60,7 +60,7 @@ def deployment_spec(cost: StepCost | None = None) -> tuple[ReplicaSpec, tuple[fl
     """One replica as the catalog and the constant delay model state it, and its step cost in seconds of whole ticks."""
     catalog = load_catalog()
     model, tier = catalog.models[MODEL], catalog.tiers[TIER]
-    cost = cost or DELAY_MODELS["constant"]().step_cost(model, tier, 1, 1)
+    cost = cost or ConstantDelay().step_cost(model, tier, 1, 1)
     spec = ReplicaSpec(
         discipline=Discipline.BATCHING,
         step=cost.ticks(),

@@ -19,11 +19,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from experiments import listing
+from experiments.calibration.command import command as calibrate
+from experiments.calibration.vllm_benchmark import command as measurements
 from experiments.check_policy import findings_dict, findings_line, findings_table
+from experiments.fidelity.command import command as fidelity
 from experiments.functions import PARAMETERS, UserFunctions, load_functions
 from experiments.options import parse_duration_s, parse_factors, parse_reading, synthetic_trace, trace_files
+from experiments.remarks import delay_remarks
 from experiments.replay import Arriving, ReplayOptions, ReplayRun, horizon_of, replay_plan, replay_policy, survey
-from experiments.scenario import ForecastChoice, Scenario, load_scenario, with_forecast
+from experiments.scenario import ForecastChoice, Scenario, load_scenario, with_delay_model, with_forecast
 from experiments.store import MARKER, ReplayWriter, refuse_existing, run_directory, specification, to_json, versions
 from experiments.stress import StressPoint, nominal_problem, simulated_point, stress
 from experiments.studies import STUDIES
@@ -45,6 +49,7 @@ from policies.conformance import Status, run_checks
 from policies.judged import judged_plan, judged_proof
 from policies.proof import Effort, Prover
 from policies.registry import make_policy
+from simulator.delay import DELAY_MODELS
 from simulator.engine import ChosenEngine, choose_engine
 from simulator.errors import InputError, TokenfleetError
 from simulator.files import plan_to_dict, read_plan, read_problem, write_plan
@@ -81,6 +86,9 @@ OutOption = Annotated[
 ]
 OverwriteOption = Annotated[bool, typer.Option(help="Replace an earlier run in --out.")]
 EngineOption = Annotated[str, typer.Option(help="compiled or reference: the same results, the second far slower.")]
+DelayModelOption = Annotated[
+    str | None, typer.Option("--delay-model", help=f"{', '.join(DELAY_MODELS)}; default: the scenario's.")
+]
 FunctionOption = Annotated[
     str | None, typer.Option(help="Your own function, path/to/file.py:function (docs/extending.md).")
 ]
@@ -259,6 +267,7 @@ def replay(
         str | None,
         typer.Option(help="Forecaster (`tokenfleet list forecasters`), NAME or NAME:p90; default: the scenario's."),
     ] = None,
+    delay_model: DelayModelOption = None,
     seed: SeedOption = 0,
     out_dir: OutOption = None,
     overwrite: OverwriteOption = False,
@@ -288,6 +297,10 @@ def replay(
     if out_dir is not None:
         refuse_existing(out_dir, overwrite=overwrite)
     chosen = load_scenario(scenario)
+    if delay_model is not None:
+        chosen = with_delay_model(chosen, delay_model)
+    for remark in delay_remarks(chosen):
+        note(remark)
     if forecast is not None:
         if plan is not None:
             raise InputError("--plan and --forecast exclude each other: a plan that is given needs no forecast")
@@ -524,6 +537,7 @@ def stress_command(
     duration: Annotated[str, typer.Option(help="Length of the synthetic arrivals.")] = "15m",
     time_limit: Annotated[float | None, typer.Option(min=0.001, help="Seconds for each plan.")] = 60.0,
     engine: EngineOption = "compiled",
+    delay_model: DelayModelOption = None,
     seed: SeedOption = 0,
     out_dir: OutOption = None,
     overwrite: OverwriteOption = False,
@@ -546,6 +560,10 @@ def stress_command(
             data, stop = read_problem(problem), StoppingRule(time_limit_s=time_limit)
         else:
             chosen = load_scenario(scenario)
+            if delay_model is not None:
+                chosen = with_delay_model(chosen, delay_model)
+            for remark in delay_remarks(chosen):
+                note(remark)
             data, stop = nominal_problem(chosen), chosen.file.stop.rule()
             functions = functions_for(chosen)
             used = engine_for(engine, functions)
@@ -582,6 +600,16 @@ def _write_stress(
 
         draw_stress(points, folder)
 
+
+@app.callback()
+def root(context: typer.Context) -> None:
+    """Plan, replay and stress fleets of rented GPUs that serve LLM queries."""
+    context.obj = Terminal(out, say, warn, note, print_json, make_policies, progress_bars)
+
+
+app.command("calibrate", short_help="Fit the delay model to measured step times.")(calibrate)
+app.command("measurements", short_help="Rows for calibrate from vLLM benchmark runs.")(measurements)
+app.command("fidelity", short_help="How far is the simulation from measured runs of real engines?")(fidelity)
 
 study_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(study_app, name="study")

@@ -52,7 +52,26 @@ def _stated(sections: tuple[str, ...]) -> Rows:
 
 
 def _gpus() -> Rows:
-    return _stated(("gpu", "precision"))
+    """The stated values of each GPU, and after them the evidence of its step times at each precision."""
+    rows = _stated(("gpu", "precision"))
+    for tier in load_catalog().tiers.values():
+        calibration = tier.calibration
+        if calibration is None:
+            continue
+        basis = "" if calibration.basis is None else f"constants of {calibration.basis} and datasheet ratios: "
+        last = max(k for k, row in enumerate(rows) if row["name"] == tier.gpu)
+        rows[last + 1 : last + 1] = [
+            {
+                "name": tier.gpu,
+                "field": f"step_times.{tier.precision}.{phase}",
+                "value": None if error is None else round(error.mape, 4),
+                "unit": "mean relative error",
+                "kind": str(calibration.evidence),
+                "source": f"{basis}{calibration.source.citation}",
+            }
+            for phase, error in calibration.expected.items()
+        ]
+    return rows
 
 
 def _models() -> Rows:

@@ -227,7 +227,10 @@ class Scenario:
     def error_of(self, configurations: tuple[Configuration, ...]) -> npt.NDArray[np.float64]:
         """Shape (types, configurations): error of the model x factor of the precision x difficulty of the type."""
         base = np.array(
-            [self.catalog.models[c.model].error * self.catalog.tiers[c.tier].error_factor for c in configurations]
+            [
+                (self.catalog.models[c.model].error or 0.0) * self.catalog.tiers[c.tier].error_factor
+                for c in configurations
+            ]
         )
         difficulty = np.array([rule.difficulty for rule in self.types], dtype=np.float64)
         return np.outer(difficulty, base)
@@ -287,6 +290,20 @@ def with_forecast(scenario: Scenario, text: str) -> Scenario:
     return replace(scenario, file=scenario.file.model_copy(update={"forecast": choice}))
 
 
+def with_delay_model(scenario: Scenario, name: str) -> Scenario:
+    """The scenario with another delay model, for planner and engine alike.
+
+    Raises
+    ------
+    InputError
+        If there is no such delay model.
+    """
+    if name not in DELAY_MODELS:
+        raise InputError(f"--delay-model: {name!r} is unknown; {closest(name, DELAY_MODELS)}")
+    file = scenario.file.model_copy(update={"delay_model": name})
+    return replace(scenario, file=file, delay_model=DELAY_MODELS[name](scenario.catalog))
+
+
 def _parse(data: bytes, source: str, folder: Path) -> Scenario:
     try:
         raw = tomllib.loads(data.decode("utf-8"))
@@ -301,6 +318,11 @@ def _parse(data: bytes, source: str, folder: Path) -> Scenario:
         catalog = load_catalog(None if choice.file is None else folder / choice.file).select(
             models=choice.models, tiers=choice.tiers, price_overrides=choice.price_usd_per_gpu_h
         )
+        unknown = [model.name for model in catalog.models.values() if model.error is None]
+        if unknown:
+            raise InputError(
+                f"{', '.join(unknown)}: no error is known, and none can be planned with; state one in a file"
+            )
         configurations = candidate_configurations(
             catalog, choice.tensor_parallel, choice.pipeline_parallel, choice.memory_utilisation
         )
@@ -311,7 +333,7 @@ def _parse(data: bytes, source: str, folder: Path) -> Scenario:
         file=file,
         folder=folder,
         catalog=catalog,
-        delay_model=DELAY_MODELS[file.delay_model](),
+        delay_model=DELAY_MODELS[file.delay_model](catalog),
         configurations=configurations,
     )
 

@@ -19,10 +19,12 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from experiments.metrics import interval_table, requests_table
+from experiments.remarks import delay_evidence
 from experiments.replay import BatchSink, ReplayRun
 from experiments.scenario import Scenario
 from experiments.tally import Judgement
 from experiments.timeline import log_frames
+from simulator.delay import RooflineDelay
 from simulator.errors import InputError
 from simulator.files import plan_to_dict
 from simulator.results import BATCH_REQUESTS, Rental, RequestTable, RunSummary
@@ -91,12 +93,15 @@ def specification(
         "trace": {"names": list(trace_names), "requests": survey.requests, "sha256": survey.sha256},
         "options": dict(options),
     }
+    fitted = isinstance(scenario.delay_model, RooflineDelay)
+    evidence = delay_evidence(list(scenario.catalog.tiers.values())) if fitted else []
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return {
         "format": "tokenfleet-run/1",
         "content_hash": hashlib.sha256(canonical.encode()).hexdigest(),
         **content,
         "versions": versions(),
+        **({"step_times": evidence} if evidence else {}),
     }
 
 

@@ -1,5 +1,17 @@
 """GPUs, precisions and models, each value with its unit and source, and what fits where."""
 
+from simulator.catalog.calibration import (
+    Calibration,
+    Communication,
+    Evidence,
+    PhaseError,
+    Range,
+    RooflineConstants,
+    Scheduling,
+    ServingEngine,
+    nearest_tier,
+    with_calibrations,
+)
 from simulator.catalog.catalog import Catalog, load_catalog, model_size, tier_size
 from simulator.catalog.memory import MEMORY_UTILISATION, candidate_configurations, fits, kv_capacity_tokens
 from simulator.catalog.values import (
@@ -15,11 +27,19 @@ from simulator.catalog.values import (
 
 __all__ = [
     "MEMORY_UTILISATION",
+    "Calibration",
     "Catalog",
+    "Communication",
+    "Evidence",
     "Gpu",
     "Interconnect",
     "LlmModel",
+    "PhaseError",
     "Precision",
+    "Range",
+    "RooflineConstants",
+    "Scheduling",
+    "ServingEngine",
     "Source",
     "SourceKind",
     "StatedValue",
@@ -29,5 +49,7 @@ __all__ = [
     "kv_capacity_tokens",
     "load_catalog",
     "model_size",
+    "nearest_tier",
     "tier_size",
+    "with_calibrations",
 ]

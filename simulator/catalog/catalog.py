@@ -1,17 +1,18 @@
 """The catalog: every model and GPU tier that can be planned with, and a choice among them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
+from simulator.catalog.calibration import ServingEngine, with_calibrations
 from simulator.catalog.reader import Blocks, read_blocks
 from simulator.catalog.values import Gpu, LlmModel, Precision, Source, SourceKind, StatedValue, Tier
 from simulator.errors import InputError
 from simulator.problem import ModelSize, TierSize
 from simulator.validation import closest
 
-SHIPPED = ("gpus.toml", "models.toml")
+SHIPPED = ("gpus.toml", "models.toml", "calibrations.toml", "engines.toml")
 BYTES_PER_MB = 1e6
 _OVERRIDE = Source(name="override", kind=SourceKind.ASSUMED, citation="price given by the user for this run")
 
@@ -29,6 +30,7 @@ class Catalog:
     gpus: Mapping[str, Gpu]
     precisions: Mapping[str, Precision]
     provenance: tuple[StatedValue, ...]
+    engines: Mapping[str, ServingEngine] = field(default_factory=dict)
 
     def select(
         self,
@@ -90,6 +92,7 @@ class Catalog:
             },
             precisions={tier.precision: self.precisions[tier.precision] for tier in chosen},
             provenance=self._provenance(set(model_names), chosen, prices),
+            engines=self.engines,
         )
 
     def _provenance(self, models: set[str], tiers: list[Tier], prices: Mapping[str, float]) -> tuple[StatedValue, ...]:
@@ -140,10 +143,11 @@ def load_catalog(path: Path | None = None) -> Catalog:
     tiers = [Tier.of(gpu, blocks.precisions[name]) for gpu in blocks.gpus.values() for name in gpu.peak_tflops]
     return Catalog(
         models=blocks.models,
-        tiers={tier.name: tier for tier in tiers},
+        tiers=with_calibrations(tiers, blocks.calibrations),
         gpus=blocks.gpus,
         precisions=blocks.precisions,
         provenance=tuple(value for values in blocks.stated.values() for value in values),
+        engines=blocks.engines,
     )
 
 

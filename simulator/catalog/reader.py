@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from simulator.catalog.calibration import Calibration, ServingEngine
 from simulator.catalog.schema import SECTIONS, CatalogFile
 from simulator.catalog.values import Gpu, LlmModel, Precision, Source, SourceKind, StatedValue
 from simulator.errors import InputError
@@ -20,6 +21,8 @@ class Blocks:
     precisions: dict[str, Precision] = field(default_factory=dict)
     gpus: dict[str, Gpu] = field(default_factory=dict)
     models: dict[str, LlmModel] = field(default_factory=dict)
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
+    engines: dict[str, ServingEngine] = field(default_factory=dict)
     stated: dict[tuple[str, str], tuple[StatedValue, ...]] = field(default_factory=dict)  # of each (section, block)
 
 
@@ -63,6 +66,9 @@ def read_blocks(text: str, where: str, before: Blocks) -> Blocks:
         precisions=before.precisions | {name: block.to_value(name) for name, block in file.precision.items()},
         gpus=before.gpus | {name: block.to_value(name) for name, block in file.gpu.items()},
         models=before.models | models,
+        calibrations=before.calibrations
+        | {name: block.to_value(name, sources) for name, block in file.calibration.items()},
+        engines=before.engines | {name: block.to_value(name, sources) for name, block in file.engine.items()},
         stated=stated,
     )
 

@@ -8,11 +8,21 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
+from simulator.catalog.calibration import (
+    Calibration,
+    Communication,
+    Evidence,
+    PhaseError,
+    Range,
+    RooflineConstants,
+    Scheduling,
+    ServingEngine,
+)
 from simulator.catalog.values import Gpu, Interconnect, LlmModel, Precision, Source, SourceKind, StatedValue
 from simulator.validation import StrictModel, closest
 
 BYTES_PER_FP16 = 2
-SECTIONS = ("gpu", "precision", "model")
+SECTIONS = ("gpu", "precision", "model", "calibration", "engine")
 
 
 def _known_source(name: str, info: ValidationInfo) -> str:
@@ -59,6 +69,7 @@ Parameters = Stated[Annotated[float, Field(strict=True, ge=0.01, le=10_000)], Li
 WeightFactor = Stated[Annotated[float, Field(strict=True, gt=0, le=2)], Literal["1"]]
 ErrorFactor = Stated[Annotated[float, Field(strict=True, ge=1, le=10)], Literal["1"]]
 Share = Stated[Annotated[float, Field(strict=True, ge=0, le=1)], Literal["1"]]
+Flag = Stated[Annotated[bool, Field(strict=True)], Literal["1"]]
 PositiveShare = Stated[Annotated[float, Field(strict=True, gt=0, le=1)], Literal["1"]]
 
 
@@ -91,8 +102,12 @@ class Block(StrictModel):
         )
 
 
+Aliases = Annotated[list[str], Field(default_factory=list)]  # how measurement files write the name
+
+
 class GpuBlock(Block):
     label: str
+    aliases: Aliases
     memory: Memory
     bandwidth: Bandwidth
     peak: Annotated[dict[PrecisionName, Peak], Field(min_length=1), AfterValidator(_checked_peaks)]
@@ -104,6 +119,7 @@ class GpuBlock(Block):
         return Gpu(
             name=name,
             label=self.label,
+            aliases=tuple(self.aliases),
             memory_gb=self.memory.value,
             bandwidth_gb_s=self.bandwidth.value,
             peak_tflops={precision: peak.value for precision, peak in self.peak.items()},
@@ -114,6 +130,7 @@ class GpuBlock(Block):
 
 
 class PrecisionBlock(Block):
+    aliases: Aliases
     weight_factor: WeightFactor
     error_factor: ErrorFactor
     compute_efficiency: PositiveShare
@@ -121,6 +138,7 @@ class PrecisionBlock(Block):
     def to_value(self, name: str) -> Precision:
         return Precision(
             name=name,
+            aliases=tuple(self.aliases),
             weight_factor=self.weight_factor.value,
             error_factor=self.error_factor.value,
             compute_efficiency=self.compute_efficiency.value,
@@ -136,7 +154,9 @@ class ModelBlock(Block):
     kv_heads: Count
     head_dim: Count
     hidden_size: Count
-    error: Share
+    vocabulary: Count | None = None
+    tied_embeddings: Flag | None = None
+    error: Share | None = None  # without it the model has a shape to measure but cannot be planned with
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -146,10 +166,20 @@ class ModelBlock(Block):
             )
         if self.kv_layers is not None and self.kv_layers.value > self.layers.value:
             raise ValueError(f"kv_layers ({self.kv_layers.value}) is above layers ({self.layers.value})")
+        if self.vocabulary is not None:
+            embeddings_b = 2 * self.vocabulary.value * self.hidden_size.value / 1e9
+            if self.tied_embeddings is not None and self.tied_embeddings.value:
+                embeddings_b /= 2
+            if embeddings_b >= self.parameters.value:
+                raise ValueError(
+                    f"embeddings of vocabulary x hidden_size have {embeddings_b:g}e9 parameters, more than all"
+                )
         return self
 
     def to_value(self, name: str) -> LlmModel:
         kv_layers = (self.kv_layers or self.layers).value
+        head_b = 0.0 if self.vocabulary is None else self.vocabulary.value * self.hidden_size.value / 1e9
+        embeddings = 1 if self.tied_embeddings is not None and self.tied_embeddings.value else 2
         return LlmModel(
             name=name,
             label=self.label,
@@ -161,8 +191,120 @@ class ModelBlock(Block):
             head_dim=self.head_dim.value,
             hidden_size=self.hidden_size.value,
             kv_bytes_per_token=2.0 * kv_layers * self.kv_heads.value * self.head_dim.value * BYTES_PER_FP16,
-            error=self.error.value,
+            head_parameters_b=head_b,
+            layer_parameters_b=self.parameters.value - embeddings * head_b,
+            error=None if self.error is None else self.error.value,
         )
+
+
+Positive = Annotated[float, Field(strict=True, gt=0, le=1e6)]
+NotNegative = Annotated[float, Field(strict=True, ge=0, le=1e6)]
+UpToOne = Annotated[float, Field(strict=True, gt=0, le=1)]
+Whole = Annotated[int, Field(strict=True, ge=1)]
+SourceName = Annotated[str, AfterValidator(_known_source)]
+
+
+ErrorName = Literal["prefill", "decode", "unseen_prefill", "unseen_decode", "ratio_prefill", "ratio_decode"]
+
+
+class CommunicationBlock(StrictModel):
+    latency_s: NotNegative
+    gb_per_s: Positive
+    prompt_latency_s: NotNegative
+    prompt_gb_per_s: Positive
+    prompt_large_gb_per_s: Positive
+
+
+class PhaseErrorBlock(StrictModel):
+    rows: Whole
+    mape: NotNegative
+    p90: NotNegative
+
+
+class RangeBlock(StrictModel):
+    tensor_parallel: Annotated[list[Whole], Field(min_length=1)]
+    models: list[str]
+    prompt_tokens: Annotated[int, Field(strict=True, ge=0)]
+    sequences: Annotated[int, Field(strict=True, ge=0)]
+    context_tokens: Annotated[int, Field(strict=True, ge=0)]
+
+
+class CalibrationBlock(Block):
+    """Constants that belong together, so that they have one source; units are in the names."""
+
+    evidence: Literal["measured", "composed"]
+    source: SourceName
+    compute_share: UpToOne
+    bandwidth_share: UpToOne
+    sharpness: Annotated[float, Field(strict=True, ge=1, le=100)]
+    activation_passes: NotNegative
+    attention_compute_share: UpToOne
+    attention_bandwidth_share: UpToOne
+    step_s: NotNegative
+    layer_s: NotNegative
+    sequence_layer_s: NotNegative
+    prompt_layer_s: NotNegative
+    communication: Annotated[dict[str, CommunicationBlock], Field(min_length=1)]
+    range: RangeBlock
+    error: dict[ErrorName, PhaseErrorBlock]
+
+    @model_validator(mode="after")
+    def _degrees(self) -> Self:
+        wrong = [degree for degree in self.communication if not (degree.isdigit() and int(degree) > 1)]
+        if wrong:
+            raise ValueError(f"communication: {', '.join(wrong)} is no tensor-parallel degree, expected 2 or more")
+        return self
+
+    def to_value(self, name: str, sources: Mapping[str, Source]) -> Calibration:
+        def error(which: ErrorName) -> PhaseError | None:
+            block = self.error.get(which)
+            return None if block is None else PhaseError(**block.model_dump())
+
+        constants = {field: getattr(self, field) for field in RooflineConstants.__dataclass_fields__}
+        constants["communication"] = {
+            int(degree): Communication(**block.model_dump()) for degree, block in self.communication.items()
+        }
+        return Calibration(
+            tier=name,
+            evidence=Evidence(self.evidence),
+            source=sources[self.source],
+            constants=RooflineConstants(**constants),
+            range=Range(
+                tensor_parallel=tuple(self.range.tensor_parallel),
+                models=tuple(self.range.models),
+                prompt_tokens=self.range.prompt_tokens,
+                sequences=self.range.sequences,
+                context_tokens=self.range.context_tokens,
+            ),
+            prefill=error("prefill"),
+            decode=error("decode"),
+            unseen_prefill=error("unseen_prefill"),
+            unseen_decode=error("unseen_decode"),
+            ratio_prefill=error("ratio_prefill"),
+            ratio_decode=error("ratio_decode"),
+        )
+
+
+class EngineBlock(Block):
+    source: SourceName
+    step_s: NotNegative
+    layer_s: NotNegative
+    sequence_s: NotNegative
+    prompt_token_s: NotNegative
+    prompt_layer_s: NotNegative
+    all_reduce_s: NotNegative
+    compute_factor: Positive
+    bandwidth_factor: Positive
+    attention_factor: Positive
+    token_budget: Whole
+    scheduling: Scheduling
+    ttft_s: NotNegative
+    ttft_token_s: NotNegative
+    fp8_kv_cache: bool
+
+    def to_value(self, name: str, sources: Mapping[str, Source]) -> ServingEngine:
+        fields = {field: getattr(self, field) for field in ServingEngine.__dataclass_fields__ if field != "name"}
+        return ServingEngine(**(fields | {"name": name, "source": sources[self.source]}))
 
 
 class CatalogFile(StrictModel):
@@ -170,6 +312,8 @@ class CatalogFile(StrictModel):
     precision: Annotated[dict[PrecisionName, PrecisionBlock], Field(default_factory=dict)]
     gpu: Annotated[dict[Name, GpuBlock], Field(default_factory=dict)]
     model: Annotated[dict[Name, ModelBlock], Field(default_factory=dict)]
+    calibration: Annotated[dict[Name, CalibrationBlock], Field(default_factory=dict)]
+    engine: Annotated[dict[Name, EngineBlock], Field(default_factory=dict)]
 
     def tables_of_sources(self) -> list[dict[str, SourceBlock]]:
         """The file's own table and those of its blocks."""

@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simulator.catalog.calibration import Calibration
 
 
 class Interconnect(StrEnum):
@@ -18,6 +22,7 @@ class SourceKind(StrEnum):
     DATASHEET = "datasheet"
     MODEL_CARD = "model card"
     MEASURED = "measured"
+    COMPOSED = "composed"
     FITTED = "fitted"
     ASSUMED = "assumed"
     DERIVED = "derived"
@@ -49,6 +54,7 @@ class Precision:
     """A number format that weights and matrix products use. The KV cache stays FP16."""
 
     name: str
+    aliases: tuple[str, ...] = ()  # how measurement files write it
     weight_factor: float  # on FP16 weights [nu_k]
     error_factor: float  # on the error of a model at FP16
     compute_efficiency: float  # share of the peak that serving reaches in `paper` capacity rows, in (0, 1]
@@ -60,6 +66,7 @@ class Gpu:
 
     name: str
     label: str
+    aliases: tuple[str, ...] = ()  # how measurement files write it
     memory_gb: float
     bandwidth_gb_s: float
     peak_tflops: Mapping[
@@ -80,12 +87,14 @@ class Tier:
     memory_gb: float  # per GPU [C_k]
     bandwidth_gb_s: float  # [W_k]
     compute_tflops: float  # dense peak per GPU [P_k]
+    attention_tflops: float  # the same at 16 bit, in which attention is computed
     compute_efficiency: float  # see `Precision`
     weight_factor: float  # on FP16 weights [nu_k]
     error_factor: float  # on the error of a model at FP16
     interconnect: Interconnect
     hop_s: float  # per pipeline stage and token
     price_usd_per_gpu_h: float  # [p_k]
+    calibration: "Calibration | None" = None  # what the `roofline` delay model knows of it
 
     @classmethod
     def of(cls, gpu: Gpu, precision: Precision) -> "Tier":
@@ -97,6 +106,7 @@ class Tier:
             memory_gb=gpu.memory_gb,
             bandwidth_gb_s=gpu.bandwidth_gb_s,
             compute_tflops=gpu.peak_tflops[precision.name],
+            attention_tflops=gpu.peak_tflops.get("fp16", gpu.peak_tflops[precision.name]),
             compute_efficiency=precision.compute_efficiency,
             weight_factor=precision.weight_factor,
             error_factor=precision.error_factor,
@@ -120,4 +130,6 @@ class LlmModel:
     head_dim: int
     hidden_size: int
     kv_bytes_per_token: float  # FP16 cache of all layers that keep one [beta_j]
-    error: float  # expected error of a query at FP16, as a share
+    head_parameters_b: float = 0.0  # the output head, within `parameters_b`
+    layer_parameters_b: float = 0.0  # all layers: without head and embeddings, which are only looked up
+    error: float | None = None  # expected error of a query at FP16, as a share; None where no figure is known

@@ -2,11 +2,16 @@
 
 from collections.abc import Callable
 
+from simulator.catalog import Catalog
 from simulator.delay.constant import ConstantDelay
 from simulator.delay.port import DelayModel, StepCost, StepTicks, TwoPhaseDelay
+from simulator.delay.roofline import RooflineDelay
 
-DELAY_MODELS: dict[str, Callable[[], DelayModel]] = {
-    "constant": ConstantDelay,
+DELAY_MODELS: dict[str, Callable[[Catalog], DelayModel]] = {
+    "constant": lambda catalog: ConstantDelay(),
+    "roofline": lambda catalog: RooflineDelay(engine=catalog.engines["vllm"]),
+    "roofline-trtllm": lambda catalog: RooflineDelay(engine=catalog.engines["trtllm"]),
+    "roofline-sglang": lambda catalog: RooflineDelay(engine=catalog.engines["sglang"]),
 }
 
-__all__ = ["DELAY_MODELS", "ConstantDelay", "DelayModel", "StepCost", "StepTicks", "TwoPhaseDelay"]
+__all__ = ["DELAY_MODELS", "ConstantDelay", "DelayModel", "RooflineDelay", "StepCost", "StepTicks", "TwoPhaseDelay"]

@@ -85,7 +85,7 @@ class StepCost:
     def ticks(self) -> StepTicks:
         """The coefficients rounded to ticks, once, so that all engines count the same.
 
-        Half a tick is 0.5 ps. The smallest coefficient, time per context token, is some nanoseconds: off by 1e-4 at
+        Half a tick is 0.5 ps. The smallest coefficient, time per context token, is some nanoseconds: off by 2e-4 at
         most.
 
         Raises

@@ -19,6 +19,12 @@ README = (ROOT / "README.md").read_text()
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TRACES = ("AzureLLMInferenceTrace_conv.csv", "AzureLLMInferenceTrace_code.csv")
 PROBLEM = "6x6x10-seed0.json.gz"
+LATENCY = (
+    "composed_step_times.csv.gz",
+    "splitwise_step_times.csv",
+    "silicon_dense_serving.csv",
+    "llmservingsim_vllm_requests_rtx4090.csv",
+)
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -51,6 +57,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in TRACES:
         if (data / "traces" / name).exists():
             (here / name).symlink_to(data / "traces" / name)
+    for name in LATENCY:
+        if (data / "latency" / name).exists():
+            (here / name).symlink_to(data / "latency" / name)
     if (data / "problems" / PROBLEM).exists():
         (here / PROBLEM).symlink_to(data / "problems" / PROBLEM)
     return here
@@ -68,7 +77,7 @@ def test_documented_commands_run(document: str, session: list[str], folder: Path
 
 
 def run_documented(document: str, command: str, folder: Path) -> None:
-    needed = [word for word in shlex.split(command) if word in (*TRACES, PROBLEM)]
+    needed = [word for word in shlex.split(command) if word in (*TRACES, PROBLEM, *LATENCY)]
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:
         pytest.skip(f"needs {', '.join(missing)}: set TOKENFLEET_DATA")

@@ -6,14 +6,14 @@ from simulator.catalog import SourceKind, load_catalog
 from simulator.errors import InputError
 
 B200 = """
-[gpu.b200-180]
-label = "NVIDIA B200 180 GB"
-sources.b200-datasheet = { kind = "datasheet", citation = "NVIDIA B200 datasheet" }
-memory = { value = 180, unit = "GB", source = "b200-datasheet" }
-bandwidth = { value = 8000, unit = "GB/s", source = "b200-datasheet" }
-peak.fp16 = { value = 2250, unit = "TFLOP/s", source = "b200-datasheet" }
-peak.int8 = { value = 4500, unit = "TOP/s", source = "b200-datasheet" }
-interconnect = { value = "nvlink", unit = "name", source = "b200-datasheet" }
+[gpu.b300-288]
+label = "NVIDIA B300 288 GB"
+sources.b300-datasheet = { kind = "datasheet", citation = "NVIDIA B300 datasheet" }
+memory = { value = 180, unit = "GB", source = "b300-datasheet" }
+bandwidth = { value = 8000, unit = "GB/s", source = "b300-datasheet" }
+peak.fp16 = { value = 2250, unit = "TFLOP/s", source = "b300-datasheet" }
+peak.int8 = { value = 4500, unit = "TOP/s", source = "b300-datasheet" }
+interconnect = { value = "nvlink", unit = "name", source = "b300-datasheet" }
 hop_latency = { value = 0.0003, unit = "s", source = "hop-latency" }
 price = { value = 5.0, unit = "USD/GPU-h", source = "market-price" }
 """
@@ -58,19 +58,19 @@ def problems(load, text):
 
 def test_one_block_adds_a_gpu_with_its_tiers(load):
     shipped, catalog = load_catalog(), load(B200)
-    assert [name for name in catalog.tiers if name not in shipped.tiers] == ["b200-180-fp16", "b200-180-int8"]
-    assert catalog.tiers["b200-180-int8"].compute_tflops == 4500
+    assert [name for name in catalog.tiers if name not in shipped.tiers] == ["b300-288-fp16", "b300-288-int8"]
+    assert catalog.tiers["b300-288-int8"].compute_tflops == 4500
     assert catalog.tiers["h100-80-fp8"] == shipped.tiers["h100-80-fp8"]
-    memory = next(v for v in catalog.provenance if (v.block, v.field) == ("b200-180", "memory"))
+    memory = next(v for v in catalog.provenance if (v.block, v.field) == ("b300-288", "memory"))
     assert (memory.value, memory.source.kind, memory.source.citation) == (
         180,
         SourceKind.DATASHEET,
-        "NVIDIA B200 datasheet",
+        "NVIDIA B300 datasheet",
     )
 
 
 def test_a_block_replaces_the_shipped_one_as_a_whole(load):
-    catalog = load(B200.replace("b200-180]", "h100-80]"))
+    catalog = load(B200.replace("b300-288]", "h100-80]"))
     assert [name for name in catalog.tiers if name.startswith("h100-80")] == ["h100-80-fp16", "h100-80-int8"]
     assert catalog.tiers["h100-80-fp16"].memory_gb == 180
     assert sum(v.block == "h100-80" and v.field == "memory" for v in catalog.provenance) == 1
@@ -97,24 +97,24 @@ def test_a_model_derives_weights_and_cache(load):
 @pytest.mark.parametrize(
     ("old", "new", "field", "says"),
     [
-        ('value = 180, unit = "GB"', 'value = 180, unit = "GiB"', "gpu.b200-180.memory.unit", "'GB', found 'GiB'"),
-        ('8000, unit = "GB/s"', '8, unit = "TB/s"', "gpu.b200-180.bandwidth.unit", "'GB/s', found 'TB/s'"),
-        ('8000, unit = "GB/s"', '8, unit = "GB/s"', "gpu.b200-180.bandwidth.value", "greater than or equal to 10"),
-        ("value = 5.0", "value = -5.0", "gpu.b200-180.price.value", "greater than or equal to 0, found -5.0"),
-        ("value = 5.0", 'value = "5.0"', "gpu.b200-180.price.value", "valid number"),
-        ("value = 5.0", "value = nan", "gpu.b200-180.price.value", "finite number"),
-        ("value = 5.0", "value = true", "gpu.b200-180.price.value", "valid number"),
-        ('"nvlink"', '"infiniband"', "gpu.b200-180.interconnect.value", "'pcie' or 'nvlink'"),
-        ('"market-price"', '"market-prices"', "gpu.b200-180.price.source", "did you mean 'market-price'"),
-        (', source = "market-price"', "", "gpu.b200-180.price.source", "Field required"),
-        ('unit = "USD/GPU-h", ', "", "gpu.b200-180.price.unit", "Field required"),
-        ("memory =", "memory_gb =", "gpu.b200-180.memory_gb", "this key does not exist"),
-        ("memory =", "memory_gb =", "gpu.b200-180.memory", "Field required"),
-        ("peak.int8", "peak.int9", "gpu.b200-180.peak", "precision 'int9' is not defined; did you mean 'int8'"),
-        ('"TOP/s"', '"TFLOP/s"', "gpu.b200-180.peak", "the unit of int8 is 'TFLOP/s', expected 'TOP/s'"),
-        ('kind = "datasheet"', 'kind = "rumour"', "gpu.b200-180.sources.b200-datasheet.kind", "found 'rumour'"),
-        ("[gpu.b200-180]", "[gpus.b200-180]", "gpus", "this key does not exist"),
-        ("[gpu.b200-180]", '[gpu."B200 big"]', "gpu.B200 big.[key]", "pattern"),
+        ('value = 180, unit = "GB"', 'value = 180, unit = "GiB"', "gpu.b300-288.memory.unit", "'GB', found 'GiB'"),
+        ('8000, unit = "GB/s"', '8, unit = "TB/s"', "gpu.b300-288.bandwidth.unit", "'GB/s', found 'TB/s'"),
+        ('8000, unit = "GB/s"', '8, unit = "GB/s"', "gpu.b300-288.bandwidth.value", "greater than or equal to 10"),
+        ("value = 5.0", "value = -5.0", "gpu.b300-288.price.value", "greater than or equal to 0, found -5.0"),
+        ("value = 5.0", 'value = "5.0"', "gpu.b300-288.price.value", "valid number"),
+        ("value = 5.0", "value = nan", "gpu.b300-288.price.value", "finite number"),
+        ("value = 5.0", "value = true", "gpu.b300-288.price.value", "valid number"),
+        ('"nvlink"', '"infiniband"', "gpu.b300-288.interconnect.value", "'pcie' or 'nvlink'"),
+        ('"market-price"', '"market-prices"', "gpu.b300-288.price.source", "did you mean 'market-price'"),
+        (', source = "market-price"', "", "gpu.b300-288.price.source", "Field required"),
+        ('unit = "USD/GPU-h", ', "", "gpu.b300-288.price.unit", "Field required"),
+        ("memory =", "memory_gb =", "gpu.b300-288.memory_gb", "this key does not exist"),
+        ("memory =", "memory_gb =", "gpu.b300-288.memory", "Field required"),
+        ("peak.int8", "peak.int9", "gpu.b300-288.peak", "precision 'int9' is not defined; did you mean 'int8'"),
+        ('"TOP/s"', '"TFLOP/s"', "gpu.b300-288.peak", "the unit of int8 is 'TFLOP/s', expected 'TOP/s'"),
+        ('kind = "datasheet"', 'kind = "rumour"', "gpu.b300-288.sources.b300-datasheet.kind", "found 'rumour'"),
+        ("[gpu.b300-288]", "[gpus.b300-288]", "gpus", "this key does not exist"),
+        ("[gpu.b300-288]", '[gpu."B200 big"]', "gpu.B200 big.[key]", "pattern"),
     ],
 )
 def test_each_mistake_is_named_with_its_field(load, old, new, field, says):
@@ -128,11 +128,11 @@ def test_all_problems_are_reported_together(load):
     text = text.replace("label", "colour")
     fields = [problem.split(": ")[0] for problem in problems(load, text)]
     assert sorted(fields) == [
-        "gpu.b200-180.colour",
-        "gpu.b200-180.hop_latency.source",
-        "gpu.b200-180.label",
-        "gpu.b200-180.memory.unit",
-        "gpu.b200-180.price.value",
+        "gpu.b300-288.colour",
+        "gpu.b300-288.hop_latency.source",
+        "gpu.b300-288.label",
+        "gpu.b300-288.memory.unit",
+        "gpu.b300-288.price.value",
     ]
 
 

@@ -26,6 +26,8 @@ PRECISIONS = {
     "a100-80": ["fp16", "int8", "int4"],
     "h100-80": ["fp16", "fp8", "int8"],
     "h200-141": ["fp16", "fp8", "int8"],
+    "b200-180": ["fp16", "fp8", "int8"],
+    "gb200-186": ["fp16", "fp8", "int8"],
 }
 
 
@@ -34,14 +36,28 @@ def test_tiers_are_the_precisions_that_the_hardware_has():
 
 
 def test_kv_per_token_follows_from_the_architecture():
-    assert {name: model.kv_bytes_per_token for name, model in CATALOG.models.items()} == KV_BYTES
+    assert {name: CATALOG.models[name].kv_bytes_per_token for name in KV_BYTES} == KV_BYTES
+    for model in CATALOG.models.values():
+        if model.name != "llama-3.2-11b-vision":
+            assert model.kv_bytes_per_token == 4 * model.layers * model.kv_heads * model.head_dim
+
+
+def test_embeddings_and_layers_are_all_parameters():
+    model = CATALOG.models["llama-3.1-8b"]  # 128,256 x 4096 in the head and as many in the embeddings
+    assert model.head_parameters_b == pytest.approx(0.5253, abs=1e-4)
+    assert model.layer_parameters_b == pytest.approx(8.03 - 2 * 0.5253, abs=1e-3)
+    tied = CATALOG.models["llama-3.2-1b"]
+    assert tied.layer_parameters_b == pytest.approx(tied.parameters_b - tied.head_parameters_b)
+    # Two matrices of attention's width, two of the keys' and values', and three of a gated MLP of width 14,336.
+    by_hand = 32 * 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336) / 1e9
+    assert model.layer_parameters_b == pytest.approx(by_hand, rel=1e-3)
 
 
 @pytest.mark.parametrize("model", CATALOG.models.values(), ids=lambda model: model.name)
 def test_parameters_are_of_the_order_of_the_architecture(model):
     # A transformer block has about 12 hidden^2 parameters (gated MLPs and grouped queries shift it by less than 1.5x).
     blocks_b = 12 * model.layers * model.hidden_size**2 / 1e9
-    assert blocks_b / 1.5 < model.parameters_b < blocks_b * 1.7
+    assert blocks_b / 1.6 < model.layer_parameters_b < blocks_b * 1.7
     assert model.weights_gb == 2 * model.parameters_b
 
 

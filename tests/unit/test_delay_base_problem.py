@@ -99,6 +99,7 @@ def catalog(path):
             error_factor=1.0,
             interconnect=Interconnect.NVLINK if nvlink else Interconnect.PCIE,
             hop_s=0.3e-3 if nvlink else 1.5e-3,
+            attention_tflops=row["compute_tflops"],
             **row,
         )
     models = {row["name"]: base_model(**row) for row in raw["models"]}

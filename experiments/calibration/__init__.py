@@ -1,0 +1,1 @@
+"""`tokenfleet calibrate`: constants of the `roofline` delay model, fitted to measured step times."""

@@ -1,0 +1,1 @@
+"""`tokenfleet fidelity`: how far the `batching` discipline under the `roofline` delay model is from real engines."""
