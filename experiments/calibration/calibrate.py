@@ -19,7 +19,7 @@ from experiments.calibration.fit import (
 )
 from experiments.calibration.measurements import Measurements
 from experiments.calibration.names import Names
-from simulator.catalog import Catalog, Evidence, PhaseError, Range, RooflineConstants, Tier, nearest_tier
+from simulator.catalog import Catalog, Evidence, PhaseError, Range, RooflineConstants, Tier, carried_over, nearest_tier
 from simulator.delay.roofline import Load, Shape
 from simulator.errors import InputError
 
@@ -179,7 +179,9 @@ def with_ratios(fits: Sequence[TierFit]) -> list[TierFit]:
         others = {other.tier.name: other for other in fits if other.tier.gpu != one.tier.gpu}
         if others:
             basis = others[nearest_tier(one.tier, [other.tier for other in others.values()]).name]
-            prefill, decode = _phases(errors(basis.fitted.constants, one.steps), one.steps)
+            prefill, decode = _phases(
+                errors(carried_over(basis.fitted.constants, basis.tier, one.tier), one.steps), one.steps
+            )
             found.append(replace(one, ratio_prefill=prefill, ratio_decode=decode, ratio_basis=basis.tier.name))
         else:
             found.append(one)

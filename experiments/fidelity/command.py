@@ -80,7 +80,7 @@ def command(
     }
     folds = held_out(runs, catalog) if hold_out else []
     if hold_out:
-        result["held_out"] = folds
+        result["held_out"] = [{key: value for key, value in fold.items() if key != "runs"} for fold in folds]
     if as_json:
         terminal.print_json(result)
         return
@@ -136,12 +136,15 @@ def summary(replayed: Sequence[Replayed]) -> list[dict[str, Any]]:
     return rows
 
 
-def held_out(runs: Sequence[Run], catalog: Catalog) -> list[dict[str, Any]]:
-    """Errors on each TP degree and each model by engine constants that were fitted without them."""
+def held_out(runs: Sequence[Run], catalog: Catalog, kinds: Sequence[str] = ("tp", "model")) -> list[dict[str, Any]]:
+    """Errors on each TP degree, model or concurrency by engine constants that were fitted without it.
+
+    Last come the errors on each GPU without its calibration, by another's constants and datasheet ratios.
+    """
     rows = []
     for backend in dict.fromkeys(run.backend for run in runs):
         own = [run for run in runs if run.backend == backend]
-        for what in ("tp", "model"):
+        for what in kinds:
             values = dict.fromkeys(_value(run, what) for run in own)
             for value in values if len(values) > 1 else []:
                 engine = _fitted([run for run in own if _value(run, what) != value], catalog.engines[backend])
@@ -172,11 +175,18 @@ def _other_gpus(runs: Sequence[Run], catalog: Catalog) -> Iterator[dict[str, Any
 
 def _fold(backend: str, left_out: str, found: Sequence[Replayed]) -> dict[str, Any]:
     ttft, tpot = (quantiles([getattr(one, name) for one in found]) for name in ("ttft_error", "tpot_error"))
-    return {"backend": backend, "left_out": left_out, "rows": len(found), "ttft": ttft, "tpot": tpot}
+    return {
+        "backend": backend,
+        "left_out": left_out,
+        "rows": len(found),
+        "ttft": ttft,
+        "tpot": tpot,
+        "runs": [{"ttft": one.ttft_error, "tpot": one.tpot_error} for one in found],
+    }
 
 
 def _value(run: Run, what: str) -> str:
-    return str(run.tensor_parallel) if what == "tp" else run.model.name
+    return str({"tp": run.tensor_parallel, "model": run.model.name, "concurrency": run.concurrency}[what])
 
 
 def _fitted(runs: Sequence[Run], start: ServingEngine) -> ServingEngine:

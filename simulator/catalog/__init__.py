@@ -9,6 +9,7 @@ from simulator.catalog.calibration import (
     RooflineConstants,
     Scheduling,
     ServingEngine,
+    carried_over,
     nearest_tier,
     with_calibrations,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "StatedValue",
     "Tier",
     "candidate_configurations",
+    "carried_over",
     "fits",
     "kv_capacity_tokens",
     "load_catalog",

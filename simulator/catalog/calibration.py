@@ -177,7 +177,25 @@ def _extrapolated(tier: Tier, tiers: Mapping[str, Tier], calibrations: Mapping[s
         return None
     nearest = nearest_tier(tier, known)
     found = calibrations[nearest.name]
-    return replace(found, tier=tier.name, evidence=Evidence.EXTRAPOLATED, basis=nearest.name)
+    constants = carried_over(found.constants, nearest, tier)
+    return replace(found, tier=tier.name, evidence=Evidence.EXTRAPOLATED, basis=nearest.name, constants=constants)
+
+
+def carried_over(constants: RooflineConstants, basis: Tier, tier: Tier) -> RooflineConstants:
+    """The constants of one tier for another: shares and times as they are, bandwidths of links by datasheet ratio."""
+    if basis.link_gb_s is None or tier.link_gb_s is None:
+        return constants
+    ratio = tier.link_gb_s / basis.link_gb_s
+    links = {
+        degree: replace(
+            link,
+            gb_per_s=ratio * link.gb_per_s,
+            prompt_gb_per_s=ratio * link.prompt_gb_per_s,
+            prompt_large_gb_per_s=ratio * link.prompt_large_gb_per_s,
+        )
+        for degree, link in constants.communication.items()
+    }
+    return replace(constants, communication=links)
 
 
 def nearest_tier(tier: Tier, known: Iterable[Tier]) -> Tier:

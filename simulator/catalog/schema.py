@@ -112,6 +112,7 @@ class GpuBlock(Block):
     bandwidth: Bandwidth
     peak: Annotated[dict[PrecisionName, Peak], Field(min_length=1), AfterValidator(_checked_peaks)]
     interconnect: Stated[Interconnect, Literal["name"]]
+    link_bandwidth: Bandwidth | None = None  # of one GPU to the others, both ways together
     hop_latency: Latency
     price: Price
 
@@ -124,6 +125,7 @@ class GpuBlock(Block):
             bandwidth_gb_s=self.bandwidth.value,
             peak_tflops={precision: peak.value for precision, peak in self.peak.items()},
             interconnect=self.interconnect.value,
+            link_gb_s=None if self.link_bandwidth is None else self.link_bandwidth.value,
             hop_s=self.hop_latency.value,
             price_usd_per_gpu_h=self.price.value,
         )

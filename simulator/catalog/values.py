@@ -75,6 +75,7 @@ class Gpu:
     interconnect: Interconnect
     hop_s: float  # per pipeline stage and token
     price_usd_per_gpu_h: float
+    link_gb_s: float | None = None  # to the other GPUs, both ways together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +95,7 @@ class Tier:
     interconnect: Interconnect
     hop_s: float  # per pipeline stage and token
     price_usd_per_gpu_h: float  # [p_k]
+    link_gb_s: float | None = None  # to the other GPUs, both ways together
     calibration: "Calibration | None" = None  # what the `roofline` delay model knows of it
 
     @classmethod
@@ -112,6 +114,7 @@ class Tier:
             error_factor=precision.error_factor,
             interconnect=gpu.interconnect,
             hop_s=gpu.hop_s,
+            link_gb_s=gpu.link_gb_s,
             price_usd_per_gpu_h=gpu.price_usd_per_gpu_h,
         )
 

@@ -86,7 +86,8 @@ def test_every_value_has_a_unit_and_a_source():
     assert len(stated) == len(CATALOG.provenance)
     for gpu, names in PRECISIONS.items():
         fields = {field for section, block, field in stated if (section, block) == ("gpu", gpu)}
-        assert fields == {"memory", "bandwidth", "interconnect", "hop_latency", "price", *(f"peak.{n}" for n in names)}
+        others = {"memory", "bandwidth", "interconnect", "link_bandwidth", "hop_latency", "price"}
+        assert fields == {*others, *(f"peak.{n}" for n in names)}
     assert all(value.unit and value.source.citation for value in CATALOG.provenance)
     assert stated["gpu", "h100-80", "memory"].source.kind is SourceKind.DATASHEET
     assert stated["model", "llama-3.1-8b", "weights"].source.kind is SourceKind.DERIVED

@@ -146,7 +146,10 @@ def test_a_tier_without_calibration_is_refused():
 def test_uncalibrated_tiers_take_the_nearest_and_say_so():
     found = CATALOG.tiers["h200-141-fp8"].calibration
     assert (found.evidence, found.basis, found.tier) == (Evidence.EXTRAPOLATED, "h100-80-fp8", "h200-141-fp8")
-    assert found.constants == CATALOG.tiers["h100-80-fp8"].calibration.constants
+    assert found.constants == CATALOG.tiers["h100-80-fp8"].calibration.constants  # links of the same speed
+    faster = CATALOG.tiers["b200-180-fp8"].calibration.constants.communication[8]
+    basis = CATALOG.tiers["h100-80-fp8"].calibration.constants.communication[8]
+    assert (faster.gb_per_s, faster.latency_s) == (2 * basis.gb_per_s, basis.latency_s)
     assert found.label.startswith("extrapolated from h100-80-fp8, prefill ")
     assert H100.calibration.label.startswith("composed, prefill ")
     # PCIe tiers take constants of PCIe tiers: communication does not carry over.
