@@ -25,7 +25,7 @@ from simulator.errors import InputError
 
 OWN = "tokenfleet"  # rows in our own schema: only their user knows where they are from
 CITATIONS = {
-    "composed": "Kernels measured by NVIDIA AIConfigurator (core 0.12.0, Apache-2.0), summed over layers",
+    "composed": "vLLM 0.14 kernels measured by NVIDIA AIConfigurator (core 0.12.0, 2025-2026, Apache-2.0), summed",
     "splitwise": "Steps measured by Patel et al., Splitwise, ISCA 2024 (splitwise-sim, MIT)",
     OWN: "Own measurements",
 }

@@ -69,6 +69,8 @@ def command(
         terminal.print_json(result(fits, tested))
         return
     terminal.out.print(_fit_table(fits))
+    for line in _fit_lines(fits):
+        terminal.say(line)
     if any(one.left_out for one in fits):
         terminal.out.print(_fold_table(fits))
     for one in fits:
@@ -138,40 +140,36 @@ def _cells(error: PhaseError | None) -> tuple[str, str]:
 
 
 def _fit_table(fits: Sequence[TierFit]) -> Table:
-    table = Table(
-        title="relative errors: of the fit, on unseen models (or TP degrees), by datasheet ratios",
-        title_justify="left",
-    )
-    for heading in (
-        "tier",
-        "evidence",
-        "phase",
-        "rows",
-        "mean",
-        "P90",
-        "unseen",
-        "P90",
-        "by ratio",
-        "from",
-        "paper's form",
-    ):
-        table.add_column(heading, justify="left" if heading in ("tier", "evidence", "phase", "from") else "right")
+    """Narrow enough for 80 columns."""
+    table = Table(title="relative errors: mean and P90 of their size", title_justify="left")
+    for heading in ("tier", "phase", "fit", "P90", "unseen", "P90", "ratio", "paper"):
+        table.add_column(heading, justify="left" if heading in ("tier", "phase") else "right", no_wrap=True)
     for one in fits:
         for phase in PHASES:
             error = getattr(one, phase)
             if error is not None:
                 table.add_row(
                     one.tier.name,
-                    str(one.evidence),
                     phase,
-                    str(error.rows),
                     *_cells(error),
                     *_cells(getattr(one, f"unseen_{phase}")),
                     _cells(getattr(one, f"ratio_{phase}"))[0],
-                    one.ratio_basis or "",
                     _cells(getattr(one, f"paper_{phase}"))[0],
                 )
     return table
+
+
+def _fit_lines(fits: Sequence[TierFit]) -> list[str]:
+    """What the columns of the table mean, and what each fit stands on."""
+    lines = ["unseen: a model (with one model: a TP degree) that was left out of the fit"]
+    if any(one.ratio_basis for one in fits):
+        lines.append("ratio: constants of another GPU and datasheet ratios")
+    lines.append("paper: constants per token over TP, the best for these very rows")
+    for one in fits:
+        rows = [f"{error.rows} {phase}" for phase in PHASES if (error := getattr(one, phase)) is not None]
+        basis = f"; ratio from {one.ratio_basis}" if one.ratio_basis else ""
+        lines.append(f"{one.tier.name}: {one.evidence}, {' and '.join(rows)} rows{basis}")
+    return lines
 
 
 def _fold_table(fits: Sequence[TierFit]) -> Table:

@@ -84,7 +84,7 @@ def command(
     if as_json:
         terminal.print_json(result)
         return
-    terminal.out.print(_table(result["summary"], "runs replayed, absolute relative errors"))
+    terminal.out.print(_table(result["summary"]))
     if folds:
         terminal.out.print(_fold_table(folds))
     for engine in dict.fromkeys(run.backend for run in runs):
@@ -275,30 +275,30 @@ def _three(values: tuple[float, float, float]) -> str:
     return " / ".join(f"{value:.1%}" for value in values)
 
 
-def _table(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for heading in ("backend", "model", "tier", "evidence", "TP", "runs", "TPOT P50/P75/P90", "TTFT P50/P75/P90"):
-        table.add_column(heading, justify="right" if heading in ("TP", "runs") else "left")
+def _table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Narrow enough for 80 columns."""
+    table = Table(title="runs replayed: P50 / P90 of the absolute relative errors [%]", title_justify="left")
+    for heading in ("backend", "model", "replica", "runs", "TPOT", "TTFT"):
+        table.add_column(heading, justify="right" if heading in ("replica", "runs") else "left", overflow="fold")
     for row in rows:
         table.add_row(
             row["backend"],
-            row["model"],
-            row["tier"],
-            row["evidence"] or "",
-            str(row["tp"]),
+            row["model"].rsplit("/", 1)[-1].removesuffix("-Instruct"),
+            f"{row['tp']}x{row['tier']}",
             str(row["rows"]),
-            *(
-                _three((row[f"{name}_median_error"], row[f"{name}_p75_error"], row[f"{name}_p90_error"]))
-                for name in ("tpot", "ttft")
-            ),
+            *(f"{100 * row[f'{n}_median_error']:.3g} / {100 * row[f'{n}_p90_error']:.3g}" for n in ("tpot", "ttft")),
         )
     return table
 
 
 def _fold_table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title="by engine constants that were fitted without these runs", title_justify="left")
-    for heading in ("backend", "left out", "runs", "TPOT P50/P75/P90", "TTFT P50/P75/P90"):
-        table.add_column(heading)
+    for heading in ("backend", "left out", "runs", "TPOT", "TTFT"):
+        table.add_column(heading, no_wrap=True)
     for row in rows:
-        table.add_row(row["backend"], row["left_out"], str(row["rows"]), _three(row["tpot"]), _three(row["ttft"]))
+        table.add_row(row["backend"], row["left_out"], str(row["rows"]), *(_plain(row[n]) for n in ("tpot", "ttft")))
     return table
+
+
+def _plain(values: tuple[float, float, float]) -> str:
+    return " / ".join(f"{100 * value:.1f}" for value in values)

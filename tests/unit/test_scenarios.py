@@ -182,6 +182,7 @@ class TestBadFiles:
             ('name = "rest"', 'name = "short"', "query_types names 'short' twice"),
             ("[catalog]", 'delay_model = "guess"\n[catalog]', "delay_model 'guess' is unknown; known: constant"),
             ('"llama-3.1-8b"', '"llama-3.1-8"', "catalog: model 'llama-3.1-8' is unknown; did you mean 'llama-3.1-8b'"),
+            ('"llama-3.1-8b"', '"qwen3-8b"', "catalog: qwen3-8b: no error is known, and none can be planned with"),
             ('"l40s-fp8"', '"l40s-fp9"', "catalog: tier 'l40s-fp9' is unknown; did you mean 'l40s-fp8'"),
             (
                 "[limits]",
