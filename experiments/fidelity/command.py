@@ -70,7 +70,7 @@ def command(
     left_out += [LeftOut(run.line, "its requests exceed the KV cache") for run in skipped]
     for reason, lines in _by_reason(left_out).items():
         terminal.note(
-            f"{len(lines)} runs left out (line {', '.join(map(str, lines[:5]))}{' ...' * (len(lines) > 5)}): {reason}"
+            f"{_runs(len(lines))} left out (line {', '.join(map(str, lines[:5]))}{' ...' * (len(lines) > 5)}): {reason}"
         )
     if any(run.pipeline_parallel > 1 for run in runs):
         terminal.note("runs with PP > 1: their step times are not validated")
@@ -92,8 +92,12 @@ def command(
         if own:
             ttft, tpot = (quantiles([getattr(one, name) for one in own]) for name in ("ttft_error", "tpot_error"))
             terminal.say(
-                f"{engine}: {len(own)} runs, P50/P75/P90 of the errors: TPOT {_three(tpot)}, TTFT {_three(ttft)}"
+                f"{engine}: {_runs(len(own))}, P50/P75/P90 of the errors: TPOT {_three(tpot)}, TTFT {_three(ttft)}"
             )
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _by_reason(left_out: Sequence[LeftOut]) -> dict[str, list[int]]:

@@ -131,7 +131,8 @@ def test_bad_rows(written, run_cli, changed, told):
         ({"backend": "nim"}, "backend 'nim' is not in the catalog; expected one of"),
         ({"gpu": "h1000"}, "gpu 'h1000' is not in the catalog"),
         ({"model": "gpt-9"}, "model 'gpt-9' is not in the catalog"),
-        ({"precision": "nvfp4"}, "precision 'nvfp4' is not in the catalog"),
+        ({"precision": "int3"}, "precision 'int3' is not in the catalog"),
+        ({"precision": "nvfp4"}, "h100-80 has no fp4 in the catalog"),
     ],
 )
 def test_what_the_catalog_lacks_is_left_out_and_told(written, run_cli, changed, told):
