@@ -33,16 +33,20 @@ COLUMNS = (
 DEVICES = {
     "A100-SXM4-80GB": "a100-80",
     "A100-SXM4-40GB": "a100-40",
+    "A100-PCIE-40GB": "a100-40",
     "H100 80GB HBM3": "h100-80",
     "H200": "h200-141",
     "GB200": "gb200-186",
     "B200": "b200-180",
     "L40S": "l40s",
-    "NVIDIA L4": "l4",
+    "L4": "l4",
     "RTX 4090": "rtx4090",
     "RTX A6000": "a6000",
 }
-"""Part of what CUDA calls a device, and its name in the catalog; the first that fits."""
+"""What CUDA calls a device, without its brand, and its name in the catalog.
+
+Whole names: an L40 is no L4, a GH200 no H200, and a MIG slice or a laptop's GPU not the whole one.
+"""
 
 MEMORY_SHARE = 0.9
 BYTES = 2
@@ -78,13 +82,13 @@ def points(batches: Sequence[int], queries: Sequence[int], contexts: Sequence[in
 def needed_bytes(model: LlmModel, point: Point) -> float:
     """Weights, cache, and the widest activations of a step."""
     cache = point.batch * point.context_tokens * model.kv_bytes_per_token
-    widest = max(2 * feed_forward_width(model), model.hidden_size * 4)
+    widest = 4 * feed_forward_width(model) + 2 * model.hidden_size  # gate, value, silu and product; the residual
     return BYTES * model.parameters_b * 1e9 + cache + BYTES * point.batch * point.query_tokens * widest
 
 
 def guess_gpu(device: str) -> str | None:
     """The catalog's name of a CUDA device."""
-    return next((name for part, name in DEVICES.items() if part in device), None)
+    return DEVICES.get(device.removeprefix("NVIDIA ").removeprefix("GeForce "))
 
 
 def csv_of(rows: Sequence[dict[str, Any]]) -> str:
@@ -229,6 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         unknown.append(f"--gpu {options.gpu!r} is unknown; {closest(options.gpu, catalog.gpus)}")
     if options.repetitions < 1 or options.warmup < 1:
         unknown.append("--repetitions and --warmup: expected 1 or more")
+    if options.out is not None and (options.out.is_dir() or not options.out.parent.is_dir()):
+        unknown.append(f"--out {options.out}: expected a file in a folder that exists")
     for text in unknown:
         say(f"error: {text}")
     if unknown:
@@ -249,8 +255,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if needed_bytes(model, point) > room:
                 skipped += 1
                 continue
-            step_ms = measure(torch, model, point, options.repetitions, options.warmup)
-            torch.cuda.empty_cache()
+            try:
+                step_ms = measure(torch, model, point, options.repetitions, options.warmup)
+            except torch.cuda.OutOfMemoryError:  # another process has memory too; what was measured is kept
+                skipped += 1
+                continue
+            finally:
+                torch.cuda.empty_cache()
             values = (
                 *("prefill" if point.prefill else "decode", gpu, "fp16", name, 1),
                 *(point.batch, point.query_tokens, point.context_tokens, round(step_ms, 5)),
