@@ -7,8 +7,7 @@ from pathlib import Path
 from simulator.errors import InputError
 from traces.columns import EXTRAS, ROLES
 from traces.registry import OnBadRow, Reading
-from traces.source import TraceFiles, TraceInMemory
-from traces.synthetic import load_profile, synthesise
+from traces.source import TraceFiles
 
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[a-z]*)")
@@ -94,6 +93,21 @@ def trace_files(arguments: list[str], reading: Reading) -> TraceFiles:
     return TraceFiles(files, reading)
 
 
-def synthetic_trace(profile: str, duration_s: float, rate_factor: float, seed: int) -> TraceInMemory:
-    """The trace that stands in when none is given."""
-    return TraceInMemory(synthesise(load_profile(profile), duration_s=duration_s, seed=seed, rate_factor=rate_factor))
+def parse_numbers(text: str, option: str, *, least: float = 0.0) -> list[float]:
+    """Comma-separated numbers from `least` on, rising and each once.
+
+    Raises
+    ------
+    InputError
+        Naming the first that is none.
+    """
+    numbers = set()
+    for item in text.split(","):
+        try:
+            number = float(item)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and number >= least):
+            raise InputError(f"{option}: {item.strip()!r} is no number from {least:g} on; expected for instance 1,2.5")
+        numbers.add(number)
+    return sorted(numbers)

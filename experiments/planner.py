@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from experiments.demand import Demand, DemandForecast
+from experiments.demand import Demand, DemandForecast, expected_demand
 from experiments.scenario import Scenario
 from policies.judged import judged_plan
 from simulator.batching import BatchingType, batching_problem
@@ -59,6 +59,12 @@ def build_problem(scenario: Scenario, demand: Demand, *, name: str, period_h: fl
         drain_s=float(problem.delay_slo_s.max()),
     )
     return replace(problem, moving=terms)
+
+
+def nominal_problem(scenario: Scenario, *, period_h: float = 1.0) -> PlanningProblem:
+    """The scenario's expected demand for one period."""
+    demand = expected_demand(scenario.types)
+    return build_problem(scenario, demand, name=f"{scenario.name}@nominal", period_h=period_h)
 
 
 def _paper(scenario: Scenario, demand: Demand, query_types: list[QueryType], common: dict[str, Any]) -> PlanningProblem:

@@ -2,10 +2,11 @@
 
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Degrees = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
+EXPECTED = "expected"  # instead of a profile's name
 MAX_LISTED = 5  # requests shown when no rule matches them
 
 
@@ -159,7 +161,7 @@ class StopChoice(StrictModel):
 
 
 class Synthetic(StrictModel):
-    """What stands in when no trace is given."""
+    """What stands in when no trace is given: a profile, or `expected` for Poisson arrivals as the types expect them."""
 
     profile: str = "azure-2023"
     duration_s: Positive = 3600.0
@@ -302,6 +304,32 @@ def with_delay_model(scenario: Scenario, name: str) -> Scenario:
         raise InputError(f"--delay-model: {name!r} is unknown; {closest(name, DELAY_MODELS)}")
     file = scenario.file.model_copy(update={"delay_model": name})
     return replace(scenario, file=file, delay_model=DELAY_MODELS[name](scenario.catalog))
+
+
+def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
+    """The scenario with other values of some fields, by dotted name (`limits.cap`); not of its catalog.
+
+    Raises
+    ------
+    InputError
+        If there is no such field, or the value is out of range.
+    """
+    if not changes:
+        return scenario
+    raw = scenario.file.model_dump()
+    for name, value in changes.items():
+        *groups, field = name.split(".")
+        place = raw
+        for group in groups:
+            place = place.get(group, {})
+        if field not in place or groups[:1] == ["catalog"]:
+            raise InputError(f"scenario {scenario.name}: {name} is no field that can be changed")
+        place[field] = value
+    try:
+        file = _File.model_validate(raw)
+    except ValidationError as error:
+        raise input_error(f"scenario {scenario.name}", error) from None
+    return replace(scenario, file=file, delay_model=DELAY_MODELS[file.delay_model](scenario.catalog))
 
 
 def _parse(data: bytes, source: str, folder: Path) -> Scenario:

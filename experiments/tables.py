@@ -114,30 +114,3 @@ def check_lines(report: CheckReport) -> list[str]:
     if report.accepted:
         return [f"accepted: every constraint holds; cost {report.cost_usd:.6f} USD"]
     return [f"refused: {len(report.violations)} broken", *(f"  {violation}" for violation in report.violations)]
-
-
-def stress_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One row per policy and factor; the simulated columns are left out where nothing was simulated."""
-    simulated = any(row["simulated"] is not None for row in rows)
-    table = Table()
-    table.add_column("policy", no_wrap=True)
-    headings = ["factor", "re-routed [USD]", "unmet"]
-    for heading in headings + (["simulated [USD]", "out of SLO", "not served"] if simulated else []):
-        table.add_column(heading, justify="right")
-    for number, row in enumerate(rows):
-        first = number == 0 or rows[number - 1]["policy"] != row["policy"]
-        last = number + 1 == len(rows) or rows[number + 1]["policy"] != row["policy"]
-        cells = [escape(str(row["policy"])) if first else "", f"{row['factor']:g}", *_analytic_cells(row["analytic"])]
-        table.add_row(*cells, *(_simulated_cells(row["simulated"]) if simulated else []), end_section=last)
-    return table
-
-
-def _analytic_cells(analytic: Mapping[str, Any]) -> list[str]:
-    if not analytic["feasible"]:
-        return ["infeasible", DASH]
-    return [_number(analytic["cost_usd"]), f"{analytic['unmet_share']:.1%}"]
-
-
-def _simulated_cells(simulated: Mapping[str, Any]) -> list[str]:
-    shares = (simulated["violation_share"], simulated["unserved_share"])
-    return [_number(simulated["cost_usd"]), *(f"{share:.1%}" for share in shares)]

@@ -49,6 +49,10 @@ StrictOption = Annotated[
 ]
 
 
+class Interrupted(Exception):
+    """Ctrl-C, with how far the command had come."""
+
+
 class Bars(Protocol):
     """Progress bars."""
 

@@ -14,10 +14,18 @@ def write_whole(path: Path, text: str) -> None:
     InputError
         If it cannot be written; nothing is left then.
     """
+    try:
+        replace_whole(path, text.encode())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def replace_whole(path: Path, data: bytes) -> None:
+    """Write a file under another name, then rename it; if that fails with an OSError, nothing is left."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(data)
         os.replace(partial, path)
-    except OSError as error:
+    except OSError:
         partial.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+        raise

@@ -1,9 +1,10 @@
 """The policies by name: a new one is a module and one line here.
 
-A policy is written as `name`, as `name[options]` (`agh[-m1,-local]`, `static[milp]`), or as `path/to/file.py:ClassName`
-for a policy of the user's own.
+A policy is written as `name`, as `name[options]` (`agh[-m1,-local]`, `static[milp]`,
+`headroom[1.3:exact]`), or as `path/to/file.py:ClassName` for a policy of the user's own.
 """
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -55,6 +56,17 @@ def _switched(path: str) -> Callable[[str | None], Policy]:
     return make
 
 
+def _headroom(options: str | None) -> Policy:
+    factor, separator, inner = ("1.3:agh" if options is None else options).partition(":")
+    try:
+        value = float(factor)
+    except ValueError:
+        value = math.nan
+    if not (separator and 1 <= value < math.inf):
+        raise InputError(f"policy 'headroom': expected [FACTOR:POLICY] with a factor from 1 on, found [{options}]")
+    return cast(Policy, _class("policies.headroom:Headroom")(value, make_policy(inner)))
+
+
 def _static(options: str | None) -> Policy:
     return cast(Policy, _class("policies.static:Static")(make_policy(options or "agh")))
 
@@ -70,6 +82,7 @@ POLICIES: dict[str, PolicyEntry] = {
         ("lpr", _plain("policies.baselines:Lpr"), "baseline: linear relaxation, rounded"),
         ("dvr", _plain("policies.baselines:Dvr"), "baseline: machines first, routing after"),
         ("hf", _plain("policies.baselines:Hf"), "baseline: a homogeneous fleet, the best single tier"),
+        ("headroom", _headroom, "planned at a factor on delay and error, routed at nominal (default 1.3:agh)"),
         ("static", _static, "plan once with the policy in brackets (static[milp]; default agh), never again"),
     )
 }

@@ -90,8 +90,8 @@ class TestGoodFiles:
         assert len(scenario.configurations) > 0
         assert {c.model for c in scenario.configurations} == set(scenario.catalog.models)
 
-    def test_there_are_two(self):
-        assert set(shipped_scenarios()) == {"azure-2023", "paper"}
+    def test_there_are_three(self):
+        assert set(shipped_scenarios()) == {"azure-2023", "paper", "paper-base"}
         assert len(load_scenario("azure-2023").types) == 4
         paper = load_scenario("paper")
         assert len(paper.types) == 6
