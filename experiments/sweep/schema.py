@@ -1,0 +1,112 @@
+"""The one schema of the results of all studies: every column with its type, its unit and what it means.
+
+docs/results.md shows this table; a test holds the two together.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+
+WORD, COUNT, NUMBER, TRUTH = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """`unit` is empty for words and truth values, 1 for shares and ratios."""
+
+    name: str
+    type: pa.DataType
+    unit: str
+    meaning: str
+
+
+COLUMNS = (
+    # which run
+    Column("run", WORD, "", "hash of the run's specification, code and data"),
+    Column("study", WORD, "", "the study that asked for it"),
+    Column("problem", WORD, "", "scenario or problem file"),
+    Column("policy", WORD, "", "policy as it is named on the command line"),
+    Column("seed", COUNT, "", "draw of demand, arrivals and the policy's own randomness"),
+    # under which conditions
+    Column("way", WORD, "", "rerouted (LP over the fixed fleet), fixed (the plan's own routing), planned, simulated"),
+    Column("inflated", WORD, "", "what is worse than planned: both, delay or error"),
+    Column("factor", NUMBER, "1", "by which it is worse"),
+    Column(
+        "setting", WORD, "", "what a study varies beside these, in words: headroom, what is lost where, a mechanism"
+    ),
+    Column("sigma", NUMBER, "1", "of the logarithm of a demand rate, from interval to interval"),
+    Column("interval_s", NUMBER, "s", "time between re-plans; null: planned once"),
+    Column("weight", NUMBER, "1", "share of the price of moving that the policy sees; null: never moves"),
+    Column("budget_share", NUMBER, "1", "budget over the budget of the problem"),
+    Column("time_s", NUMBER, "s", "start of the part of the run that the row is about; null: all of it"),
+    # plans
+    Column("feasible", TRUTH, "", "whether there is a plan, or a routing, that keeps every limit"),
+    Column("status", WORD, "", "how the policy stopped: optimal, feasible, time_limit; or why there is no plan"),
+    Column("bound_usd", NUMBER, "USD", "proven lower bound of the cost"),
+    Column("gap", NUMBER, "1", "(cost - bound) / cost"),
+    Column("gpus", COUNT, "GPUs", "rented by the plan; in a part of a simulation, the mean"),
+    Column("replicas", COUNT, "replicas", "of the plan"),
+    # money
+    Column("cost_usd", NUMBER, "USD", "rent, storage, penalties and, where it is charged, moving"),
+    Column("rent_usd", NUMBER, "USD", "GPU rental"),
+    Column("storage_usd", NUMBER, "USD", "storage of weights and tokens"),
+    Column("delay_penalty_usd", NUMBER, "USD", "delay of what was served"),
+    Column("unmet_penalty_usd", NUMBER, "USD", "what was not served"),
+    Column("moving_usd", NUMBER, "USD", "start-up, waiting and draining of replicas, where it is no part of the rent"),
+    # service
+    Column("unmet_share", NUMBER, "1", "of all queries: not served"),
+    Column(
+        "violation_share", NUMBER, "1", "of all queries: not served, or of a type or request whose limits are broken"
+    ),
+    Column("arrived", COUNT, "requests", ""),
+    Column("served", COUNT, "requests", ""),
+    Column("rejected", COUNT, "requests", ""),
+    Column("failed", COUNT, "requests", ""),
+    Column("in_flight", COUNT, "requests", "when the simulation ended"),
+    Column("slo_violations", COUNT, "requests", "served, but beyond a limit of their type"),
+    Column("ttft_p50_s", NUMBER, "s", "time to first token"),
+    Column("ttft_p95_s", NUMBER, "s", ""),
+    Column("tpot_p50_s", NUMBER, "s", "time per output token after the first"),
+    Column("tpot_p95_s", NUMBER, "s", ""),
+    Column("e2e_p50_s", NUMBER, "s", "from arrival to the last token"),
+    Column("e2e_p95_s", NUMBER, "s", ""),
+    Column("gpu_hours", NUMBER, "GPU h", "rented"),
+    # re-planning
+    Column("intervals", COUNT, "intervals", "of the horizon"),
+    Column("replans", COUNT, "plans", "after the first"),
+    Column("intervals_changed", COUNT, "intervals", "in which a replica was started or stopped"),
+    Column("intervals_infeasible", COUNT, "intervals", "for which the policy had no plan: the fleet in force stayed"),
+    Column("intervals_unserved", COUNT, "intervals", "in which no routing of the fleet in force kept the limits"),
+    Column("replicas_started_per_h", NUMBER, "1/h", ""),
+    Column("replicas_stopped_per_h", NUMBER, "1/h", ""),
+    Column("gpus_started_per_h", NUMBER, "1/h", "GPUs of the replicas started"),
+)
+
+BY_NAME = {column.name: column for column in COLUMNS}
+SCHEMA = pa.schema([pa.field(column.name, column.type) for column in COLUMNS])
+TIMING_SCHEMA = pa.schema(
+    [
+        pa.field("run", WORD),
+        pa.field("policy", WORD),
+        pa.field("seconds", NUMBER),
+        pa.field("planning_s", NUMBER),
+        pa.field("engine_cpu_s", NUMBER),
+    ]
+)
+
+
+def results_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows as a table of the schema; what a row does not state is null.
+
+    Raises
+    ------
+    KeyError
+        If a row has a column that the schema does not know.
+    """
+    rows = list(rows)
+    for row in rows:
+        for name in row:
+            BY_NAME[name]
+    return pa.Table.from_pylist([{column.name: row.get(column.name) for column in COLUMNS} for row in rows], SCHEMA)

@@ -1,0 +1,111 @@
+"""The lower bound of every policy: the demand of each interval is known, the fleet changes at once and for nothing, and
+the plan of each interval is exact.
+
+It is a bound on the *planned* cost: queues, which only a simulation shows, can make the same fleet cost more.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from experiments.demand import SECONDS_PER_H, Demand
+from experiments.planner import build_problem
+from experiments.replay import horizon_of
+from experiments.scenario import Scenario, classify
+from experiments.tasks.outcome import Outcome
+from experiments.tasks.replaying import arriving_of, scenario_of
+from experiments.tasks.stress import money
+from policies.judged import judged_plan
+from policies.registry import make_policy
+from simulator.plan import plan_arrays
+from simulator.policy import StoppingRule
+from simulator.problem import FloatArray
+from simulator.ticks import to_ticks_array
+from simulator.workload import Trace
+from traces.source import TraceSource
+
+
+def oracle(parameters: Mapping[str, Any]) -> Outcome:
+    """Sum of the exact plans of all intervals; one row, `bound_usd` being the sum of the proven bounds.
+
+    Parameters
+    ----------
+    parameters
+        As those of a replay; policy is `exact` unless stated.
+    """
+    scenario = scenario_of(parameters)
+    arriving = arriving_of(scenario, parameters)
+    interval_s = float(parameters["interval_s"])
+    policy = make_policy(parameters.get("policy", "exact"))
+    margin = scenario.file.forecast.margin
+    total: dict[str, float] = {}
+    bound, gpu_hours, unmet, arrived = 0.0, 0.0, 0.0, 0.0
+    demands = true_demand(scenario, arriving.source, interval_s, horizon_of(arriving.survey.span_s))
+    stop = StoppingRule(relative_gap=scenario.file.stop.relative_gap)
+    for number, (demand, length_s) in enumerate(demands):
+        planned = replace(demand, arrival_per_h=demand.arrival_per_h * margin)
+        period_h = length_s / SECONDS_PER_H
+        problem = build_problem(scenario, planned, name=f"{scenario.name}@{number * interval_s:g}s", period_h=period_h)
+        plan, _ = judged_plan(policy, problem, incumbent=None, stop=stop, seed=int(parameters["seed"]))
+        arrays = plan_arrays(problem, plan)
+        for name, value in money(problem, arrays).items():
+            total[name] = total.get(name, 0.0) + value
+        bound += plan.cost_usd if plan.bound_usd is None else plan.bound_usd
+        gpu_hours += plan.gpus * period_h
+        unmet += float(arrays.unmet @ problem.arrival_per_h) * period_h
+        arrived += float(problem.arrival_per_h.sum()) * period_h
+    row = {
+        "problem": scenario.name,
+        "policy": policy.name,
+        "seed": int(parameters["seed"]),
+        "way": "planned",
+        "interval_s": interval_s,
+        "feasible": True,
+        **total,
+        "bound_usd": bound,
+        "gpu_hours": gpu_hours,
+        "unmet_share": unmet / arrived if arrived else 0.0,
+        "intervals": len(demands),
+        **parameters.get("about", {}),
+    }
+    return Outcome(rows=[row])
+
+
+def true_demand(
+    scenario: Scenario, source: TraceSource, interval_s: float, horizon_s: float
+) -> list[tuple[Demand, float]]:
+    """What really arrived in each interval, and the length of the interval [s]."""
+    intervals = int(np.ceil(horizon_s / interval_s))
+    types = len(scenario.types)
+    sums = np.zeros((5, intervals, types))
+    starts = to_ticks_array(interval_s * np.arange(1, intervals, dtype=np.float64))
+
+    def add(trace: Trace) -> None:
+        kind = classify(scenario, trace)
+        place = np.searchsorted(starts, to_ticks_array(trace.arrival_s), side="right"), kind
+        h, f = trace.input_tokens.astype(np.float64), trace.output_tokens.astype(np.float64)
+        for row, value in enumerate((np.ones(len(h)), h, f, h * f, f * f)):
+            np.add.at(sums[row], place, value)
+
+    for chunk in source.chunks():
+        add(chunk)
+    found = []
+    for number in range(intervals):
+        length_s = min(interval_s, horizon_s - number * interval_s)
+        count = sums[0, number]
+        means = np.divide(sums[1:, number], count, out=np.zeros((4, types)), where=count > 0)
+        rate = count * SECONDS_PER_H / length_s
+        found.append((_demand(rate, means), length_s))
+    return found
+
+
+def _demand(rate: FloatArray, means: FloatArray) -> Demand:
+    return Demand(
+        arrival_per_h=rate,
+        input_tokens=means[0],
+        output_tokens=means[1],
+        input_output=means[2],
+        output_squared=means[3],
+    )
