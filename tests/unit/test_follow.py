@@ -1,19 +1,14 @@
-"""`tokenfleet study hysteresis`: churn and money by hand, what a weight means, and the command."""
+"""Re-planning under drifting demand: churn and money by hand, and what a weight means."""
 
-import json
 import math
-import re
 from dataclasses import replace
+from types import SimpleNamespace
 
-import matplotlib
 import numpy as np
-import pandas as pd
 import pytest
 
-from experiments.figures import STYLE
-from experiments.studies import STUDIES
-from experiments.studies.hysteresis import WALK_LIMIT, demand_walk, follow, interval_problems, means, sweep
-from experiments.studies.hysteresis_figure import frontier
+from experiments.tasks import perform
+from experiments.tasks.follow import WALK_LIMIT, demand_walk, interval_problems, walk_along
 from policies.random_problem import random_problem, with_demand
 from policies.registry import make_policy
 from simulator.capacity import paper_problem
@@ -107,8 +102,9 @@ class Unpriced:
         return self.inner.plan(replace(problem, moving=None), incumbent=incumbent, stop=stop, seed=seed)
 
 
-def followed(policy, problems, weight=1.0):
-    return follow(policy, problems, weight=weight, stop=STOP, seed=0)
+def followed(policy, problems, weight=1.0, every=1):
+    row, _ = walk_along(policy, problems, weight=weight, every=every, stop=STOP, seed=0)
+    return SimpleNamespace(**row, churn_per_h=row["replicas_started_per_h"] + row["replicas_stopped_per_h"])
 
 
 # -- by hand
@@ -125,7 +121,7 @@ def test_churn_and_money_by_hand(weight):
     assert outcome.storage_usd == pytest.approx(3 * 20 * 0.01 / 12)
     assert outcome.delay_penalty_usd == pytest.approx((1 + 3 + 2) * 300 * 2.0 * 1e-4)
     assert outcome.unmet_penalty_usd == 0
-    assert outcome.total_usd == sum(getattr(outcome, part) for part in PARTS)
+    assert outcome.cost_usd + outcome.moving_usd == pytest.approx(sum(getattr(outcome, part) for part in PARTS))
     assert outcome.replicas_started_per_h == pytest.approx(2 / 0.25)
     assert outcome.replicas_stopped_per_h == pytest.approx(1 / 0.25)
     assert outcome.churn_per_h == pytest.approx(3 / 0.25)
@@ -136,8 +132,7 @@ def test_churn_and_money_by_hand(weight):
 
 def test_never_moving_keeps_the_first_fleet_and_routes_it_anew():
     """Unmet demand is capped at nothing: three times the load of one replica cannot be served at all."""
-    outcome = followed(Enough(), intervals(one_configuration(), 1.0, 0.5, 3.0), None)
-    assert outcome.weight is None
+    outcome = followed(Enough(), intervals(one_configuration(), 1.0, 0.5, 3.0), every=3)
     assert (outcome.churn_per_h, outcome.moving_usd, outcome.intervals_changed) == (0.0, 0.0, 0)
     assert outcome.rent_usd == pytest.approx(3 * 7.2 / 12)
     assert (outcome.intervals_infeasible, outcome.intervals_unserved) == (0, 1)
@@ -149,12 +144,8 @@ def test_never_moving_keeps_the_first_fleet_and_routes_it_anew():
 def test_an_interval_without_a_plan_keeps_the_fleet_and_is_counted():
     outcome = followed(OnlyOnce(), intervals(one_configuration(), 1.0, 0.5, 3.0))
     assert (outcome.intervals_infeasible, outcome.intervals_unserved) == (2, 1)
-    assert outcome == replace(
-        followed(Enough(), intervals(one_configuration(), 1.0, 0.5, 3.0), None),
-        weight=1.0,
-        intervals_infeasible=2,
-        planning_s=outcome.planning_s,
-    )
+    once = followed(Enough(), intervals(one_configuration(), 1.0, 0.5, 3.0), every=3)
+    assert vars(outcome) == {**vars(once), "intervals_infeasible": 2}
 
 
 def test_demand_that_may_stay_unmet_is_routed_as_far_as_it_goes():
@@ -190,7 +181,7 @@ def drifting(problem):
 def test_weight_zero_is_to_know_nothing_of_moving(name, drifting):
     ignoring = followed(make_policy(name), drifting, 0.0)
     unpriced = followed(Unpriced(make_policy(name)), drifting, 1.0)
-    assert ignoring == replace(unpriced, weight=0.0, planning_s=ignoring.planning_s)
+    assert ignoring == unpriced
     assert ignoring.churn_per_h > 0
 
 
@@ -233,124 +224,44 @@ def test_an_interval_has_its_part_of_the_budget_and_its_own_demand(problem):
         assert p.load == pytest.approx(problem.load * factor[:, None])
 
 
-def test_means_are_of_all_seeds_in_order(problem):
-    outcomes = sweep(
-        problem, [make_policy("gh")], [0, 2], intervals=3, interval_h=INTERVAL_H, sigma=0.3, seeds=range(2), stop=STOP
-    )
-    assert [(o.weight, o.seed) for o in outcomes] == [(w, s) for w in (0, 2, None) for s in (0, 1)]
-    averaged = means(outcomes)
-    assert [mean["weight"] for mean in averaged] == [0, 2, None]
-    for mean in averaged:
-        own = [o.total_usd for o in outcomes if o.weight == mean["weight"]]
-        assert mean["total_usd"] == pytest.approx(sum(own) / 2)
-        assert mean["total_usd"] == pytest.approx(sum(mean[part] for part in PARTS))
+def test_between_two_plans_the_fleet_stays_and_is_routed_anew():
+    """Planned at 1, 3 and 2 of the demand, and kept for a step each: 1, 1, 3, 3, 2, 2 replicas."""
+    policy = Enough()
+    outcome = followed(policy, intervals(one_configuration(), 1.0, 0.5, 3.0, 1.0, 2.0, 0.5), every=2)
+    assert len(policy.seen) == 3
+    assert outcome.rent_usd == pytest.approx((1 + 1 + 3 + 3 + 2 + 2) * 7.2 / 12)
+    assert outcome.gpu_hours == pytest.approx(12 * 2 / 12)
+    assert outcome.delay_penalty_usd == pytest.approx(8.0 * 300 * 2.0 * 1e-4)
+    assert (outcome.intervals_changed, outcome.intervals_infeasible) == (2, 0)
 
 
-# -- the command
+def test_a_plan_is_for_all_the_steps_until_the_next():
+    """A problem of two steps has twice the rent: what moving costs is set against what it saves until the next plan."""
 
-SHORT = ("study", "hysteresis", "--policy", "gh", "--duration", "30m", "--sigma", "0.2")
+    class Looks(Enough):
+        def plan(self, problem, *, incumbent, stop, seed):
+            self.seen.append((problem.period_h, problem.budget_usd))
+            return super().plan(problem, incumbent=incumbent, stop=stop, seed=seed)
 
-
-def test_json_is_one_object_without_machine_time(run_cli):
-    done = run_cli(*SHORT, "--policy", "static[gh]", "--seeds", "2", "--weights", "1,0,1", "--json")
-    assert (done.code, done.stderr) == (0, "")
-    result = json.loads(done.stdout)
-    assert result["options"]["weights"] == [0, 1]
-    assert len(result["runs"]) == 2 * 3 * 2
-    assert "planning_s" not in done.stdout
-    for run in result["runs"]:
-        assert run["total_usd"] == pytest.approx(sum(run[part] for part in PARTS))
-    fixed = [run for run in result["runs"] if run["policy"] == "static[gh]" or run["weight"] is None]
-    assert {run["churn_per_h"] for run in fixed} == {0.0}
-    assert len({run["total_usd"] for run in fixed}) == 2  # one for each seed: to never move is the static policy
+    policy = Looks()
+    followed(policy, intervals(one_configuration(), 1.0, 1.0, 1.0), every=2)
+    assert policy.seen[0] == (pytest.approx(2 / 12), pytest.approx(1000 * 2 / 12))
+    assert policy.seen[2] == (pytest.approx(1 / 12), pytest.approx(1000 / 12))
 
 
-def test_two_runs_leave_the_same_bytes(run_cli, tmp_path):
-    folders = [tmp_path / "a" / "one", tmp_path / "two"]
-    for folder in folders:
-        done = run_cli(*SHORT, "--seeds", "1", "--weights", "0,1", "--out", folder)
-        assert done.code == 0, done.stderr
-        assert "nan" not in done.stdout
-    names = {path.name for path in folders[0].iterdir()}
-    assert names == {"run.json", "hysteresis.parquet", "hysteresis.png", "hysteresis.svg", "timing.json"}
-    for name in names - {"timing.json"}:
-        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
-    frame = pd.read_parquet(folders[0] / "hysteresis.parquet")
-    assert list(frame["weight"].fillna(-1)) == [0.0, 1.0, -1.0]
-    assert (frame["total_usd"] - frame[list(PARTS)].sum(axis=1)).abs().max() < 1e-9
-    assert "planning_s" not in frame
-    again = run_cli(*SHORT, "--seeds", "1", "--out", folders[0])
-    assert again.code == 2
-    assert "holds an earlier run" in re.sub(r"\s+", " ", again.stderr)
-
-
-def test_options_come_before_what_the_scenario_says(run_cli):
-    asked = ("--provisioning", "5", "--load", "7", "--drain", "0", "--effort", "9")
-    done = run_cli(*SHORT, "--seeds", "1", "--weights", "1", *asked, "--json")
-    options = json.loads(done.stdout)["options"]
-    assert (options["provisioning_s"], options["load_gb_per_s"], options["drain_s"], options["effort"]) == (5, 7, 0, 9)
-
-
-def test_a_problem_file_takes_the_place_of_the_scenario(run_cli, data_dir):
-    file = data_dir / "problems" / "6x6x10-seed0.json.gz"
-    done = run_cli(*SHORT, "--problem", file, "--seeds", "1", "--weights", "1", "--json")
-    assert done.code == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert result["options"]["provisioning_s"] == 60
-    assert result["options"]["drain_s"] == 25  # its longest delay SLO
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("--weights", "0,much"), "--weights: 'much' is no weight from zero on"),
-        (("--weights", "-1"), "--weights: '-1' is no weight from zero on"),
-        (("--weights", ""), "--weights: '' is no weight from zero on"),
-        (("--weights", "nan"), "--weights: 'nan' is no weight"),
-        (("--interval", "7m"), "--duration: 30m is no whole number of intervals of 7m"),
-        (("--interval", "1h"), "--duration: 30m is no whole number of intervals of 1h"),
-        (("--interval", "soon"), "--interval: 'soon' is no duration above zero"),
-        (("--sigma", "inf"), "--sigma: inf is no number"),
-        (("--sigma", "-1"), "--sigma"),
-        (("--seeds", "0"), "--seeds"),
-        (("--load", "0"), "--load: expected GB/s above zero"),
-        (("--drain", "inf"), "--provisioning and --drain: expected seconds"),
-        (("--policy", "none"), "unknown policy 'none'"),
-        (("--scenario", "none"), "none"),
-        (("--problem", "nowhere.json"), "nowhere.json: cannot be read"),
-    ],
-)
-def test_bad_input(run_cli, tmp_path, arguments, says):
-    done = run_cli(*SHORT, *arguments, "--out", tmp_path / "out")
-    assert done.code == 2
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    assert says in re.sub(r"[\s│]+", " ", done.stderr)
-    assert not list(tmp_path.iterdir())
-
-
-def test_every_study_is_listed_and_has_an_example(run_cli):
-    shown = re.sub(r"[\s│]+", " ", run_cli("study", "--help").stdout)
-    for name, study in STUDIES.items():
-        assert study.summary in shown
-        assert f"Example: `tokenfleet study {name}" in study.command.__doc__
-
-
-def test_the_figure_can_be_read():
-    """Nothing is cut off, and points that lie on each other share their label."""
-    averaged = [
-        {"policy": policy, "weight": weight, "churn_per_h": churn, "total_usd": usd + shift}
-        for shift, policy in ((0.0, "gh"), (3.0, "agh+"))
-        for weight, churn, usd in ((0, 9.0, 62.0), (1, 5.0, 60.0), (4, 0.2, 63.0), (8, 0.2, 63.01), (None, 0.0, 65.0))
-    ]
-    with matplotlib.rc_context(STYLE):
-        figure = frontier(averaged, "a walk")
-        figure.draw_without_rendering()
-        (axes,) = figure.axes
-        texts = [*axes.texts, axes.title, axes.xaxis.label, axes.yaxis.label, axes.get_legend(), figure._suptitle]
-        for text in texts:
-            box = text.get_window_extent()
-            assert min(box.x0, box.y0) >= 0, text
-            assert box.x1 <= figure.bbox.x1, text
-            assert box.y1 <= figure.bbox.y1, text
-    assert sorted(text.get_text() for text in axes.texts) == sorted(["0", "1", "4, 8"] * 2)
+def test_the_task_charges_moving_or_shows_it_apart():
+    parameters = {
+        "ground": {"scenario": "azure-2023"},
+        "seed": 0,
+        "policy": "gh",
+        "sigma": 0.3,
+        "step_s": 300.0,
+        "steps": 4,
+        "interval_s": 300.0,
+        "weight": 0.0,
+    }
+    (charged,) = perform("follow", parameters).rows
+    (apart,) = perform("follow", {**parameters, "charge_moving": False}).rows
+    assert charged["moving_usd"] == apart["moving_usd"] > 0
+    assert charged["cost_usd"] == pytest.approx(apart["cost_usd"] + apart["moving_usd"])
+    assert (charged["policy"], charged["interval_s"], charged["intervals"]) == ("gh", 300.0, 4)
