@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,21 +18,24 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from experiments import listing
+from experiments.arrivals import stand_in
 from experiments.calibration.command import command as calibrate
 from experiments.calibration.vllm_benchmark import command as measurements
 from experiments.check_policy import findings_dict, findings_line, findings_table
 from experiments.fidelity.command import command as fidelity
 from experiments.functions import PARAMETERS, UserFunctions, load_functions
-from experiments.options import parse_duration_s, parse_factors, parse_reading, synthetic_trace, trace_files
+from experiments.options import parse_duration_s, parse_reading, trace_files
 from experiments.remarks import delay_remarks
 from experiments.replay import Arriving, ReplayOptions, ReplayRun, horizon_of, replay_plan, replay_policy, survey
+from experiments.report.command import command as report
+from experiments.results_command import command as results
 from experiments.scenario import ForecastChoice, Scenario, load_scenario, with_delay_model, with_forecast
-from experiments.store import MARKER, ReplayWriter, refuse_existing, run_directory, specification, to_json, versions
-from experiments.stress import StressPoint, nominal_problem, simulated_point, stress
+from experiments.store import ReplayWriter, refuse_existing, run_directory, specification, to_json
 from experiments.studies import STUDIES
-from experiments.tables import check_lines, plan_lines, plan_table, replay_table, stress_table, verdict_lines
+from experiments.tables import check_lines, plan_lines, plan_table, replay_table, verdict_lines
 from experiments.terminal import (
     FormatOption,
+    Interrupted,
     MapOption,
     OnBadRowOption,
     QuarantineOption,
@@ -110,10 +112,6 @@ def main() -> None:
     except Interrupted as error:
         _complain(f"interrupted: {error}")
         sys.exit(130)
-
-
-class Interrupted(Exception):
-    """Ctrl-C, with how far the command had come."""
 
 
 def _complain(text: str) -> None:
@@ -379,13 +377,10 @@ def _planned_for(scenario: Scenario) -> str:
     return "" if label == ForecastChoice().label else f", forecast {label}"
 
 
-def _trace_source(
-    paths: list[str] | None, scenario: Scenario, seed: int, reading: Reading, duration_s: float | None = None
-) -> TraceSource:
+def _trace_source(paths: list[str] | None, scenario: Scenario, seed: int, reading: Reading) -> TraceSource:
     if paths:
         return trace_files(paths, reading)
-    stand_in = scenario.file.synthetic
-    return synthetic_trace(stand_in.profile, duration_s or stand_in.duration_s, stand_in.rate_factor, seed)
+    return stand_in(scenario, seed=seed)
 
 
 def _tell_about_rows(reads: Sequence[TraceRead]) -> None:
@@ -523,90 +518,15 @@ def check_policy(
         raise typer.Exit(1)
 
 
-@app.command("stress")
-def stress_command(
-    policy: PolicyOption = None,
-    factors: Annotated[
-        str, typer.Option(help="Comma-separated factors on delay and error.")
-    ] = "1.0,1.1,1.2,1.3,1.4,1.5",
-    problem: Annotated[
-        Path | None, typer.Option("--problem", help="Stress the plan of a problem file instead: analytic only.")
-    ] = None,
-    scenario: ScenarioOption = "azure-2023",
-    trace: Annotated[list[str] | None, typer.Argument(help="Trace files; none: synthetic arrivals.")] = None,
-    duration: Annotated[str, typer.Option(help="Length of the synthetic arrivals.")] = "15m",
-    time_limit: Annotated[float | None, typer.Option(min=0.001, help="Seconds for each plan.")] = 60.0,
-    engine: EngineOption = "compiled",
-    delay_model: DelayModelOption = None,
-    seed: SeedOption = 0,
-    out_dir: OutOption = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Plan at nominal, then inflate delay and error: re-routed by LP, and simulated.
-
-    Example: `tokenfleet stress --policy gh --policy agh --policy milp --factors 1.0,1.25,1.5 --out runs/stress`
-    """
-    inflation = parse_factors(factors)
-    duration_s = parse_duration_s(duration, "--duration")
-    policies = make_policies(policy, DEFAULT_POLICIES)
-    if out_dir is not None:
-        refuse_existing(out_dir, overwrite=overwrite)
-    arriving, simulate = None, None
-    with progress_bars() as bars:
-        if problem is not None:
-            if trace:
-                raise InputError("--problem is stressed analytically and takes no trace")
-            data, stop = read_problem(problem), StoppingRule(time_limit_s=time_limit)
-        else:
-            chosen = load_scenario(scenario)
-            if delay_model is not None:
-                chosen = with_delay_model(chosen, delay_model)
-            for remark in delay_remarks(chosen):
-                note(remark)
-            data, stop = nominal_problem(chosen), chosen.file.stop.rule()
-            functions = functions_for(chosen)
-            used = engine_for(engine, functions)
-            arriving = survey_with_bar(bars, chosen, _trace_source(trace, chosen, seed, Reading(), duration_s))
-            options = ReplayOptions(interval_s=300.0, seed=seed, engine=used, functions=functions)
-            simulate = partial(simulated_point, chosen, arriving, options)
-        step = bars.start("stress")
-        points = stress(data, policies, inflation, stop=stop, seed=seed, simulate=simulate, progress=step)
-    result: dict[str, Any] = {"problem": data.name, "runs": [point.to_dict() for point in points]}
-    if out_dir is not None:
-        _write_stress(out_dir, overwrite, result, points, {"factors": inflation, "seed": seed})
-    if as_json:
-        print_json(result)
-        return
-    title = f"{data.name}: delay and error inflated after planning"
-    say(title)
-    out.print(stress_table(result["runs"]))
-    over = (
-        "" if arriving is None else f"; simulated over {arriving.survey.span_s / 60:.0f} min of arrivals, routing fixed"
-    )
-    say(f"re-routed: placement fixed, LP, per {data.period_h:g} h{over}")
-    if out_dir is not None:
-        say(f"results and figure in {out_dir}: stress.json, stress.png")
-
-
-def _write_stress(
-    out_dir: Path, overwrite: bool, result: dict[str, Any], points: Sequence[StressPoint], options: dict[str, Any]
-) -> None:
-    with run_directory(out_dir, overwrite=overwrite) as folder:
-        marker = {"format": "tokenfleet-stress/1", "options": options, "versions": versions()}
-        (folder / MARKER).write_text(to_json(marker), "utf-8")
-        (folder / "stress.json").write_text(to_json(result), "utf-8")
-        from experiments.figures import draw_stress  # here: Matplotlib takes longer to load than most commands
-
-        draw_stress(points, folder)
-
-
 @app.callback()
 def root(context: typer.Context) -> None:
     """Plan, replay and stress fleets of rented GPUs that serve LLM queries."""
     context.obj = Terminal(out, say, warn, note, print_json, make_policies, progress_bars)
 
 
+app.command("stress", short_help="Plan at nominal, then let delay and error be worse.")(STUDIES["stress"].command)
+app.command("report", short_help="A page of what a run directory holds.")(report)
+app.command("results", short_help="Ask the tables of a run directory in SQL.")(results)
 app.command("calibrate", short_help="Fit the delay model to measured step times.")(calibrate)
 app.command("measurements", short_help="Rows for calibrate from vLLM benchmark runs.")(measurements)
 app.command("fidelity", short_help="How far is the simulation from measured runs of real engines?")(fidelity)
@@ -625,7 +545,8 @@ def study(context: typer.Context) -> None:
 
 
 for _name, _study in STUDIES.items():
-    study_app.command(_name, short_help=_study.summary)(_study.command)
+    if _name != "stress":  # a command of its own
+        study_app.command(_name, short_help=_study.summary)(_study.command)
 
 
 trace_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")

@@ -1,4 +1,4 @@
-"""Figures of a replay and of a stress sweep, with matplotlib. Each function draws one file."""
+"""Figures of a replay, with matplotlib. Each function draws one file."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +16,6 @@ from experiments.load import replicas_ready
 from experiments.metrics import COST_PARTS, cost_by_interval, gpus_by_tier, interval_edges, interval_table
 from experiments.replay import ReplayRun
 from experiments.scenario import Scenario
-from experiments.stress import StressPoint
 
 POLICY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 LINE_STYLES = ("-", "--", "-.", ":")
@@ -224,42 +223,4 @@ def _demand_and_capacity(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figur
     panels[0].set_ylabel("replicas")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
-    return figure
-
-
-def draw_stress(points: Sequence[StressPoint], folder: Path) -> list[Path]:
-    """Cost and violation curves per policy over the inflation factor."""
-    path = folder / "stress.png"
-    _save(path, lambda: _stress(points))
-    return [path]
-
-
-def _stress(points: Sequence[StressPoint]) -> Figure:
-    simulated = all(point.simulated is not None for point in points)
-    columns = 2 if simulated else 1
-    figure = Figure(figsize=(5.5 * columns, 7), layout="constrained")
-    panels = figure.subplots(2, columns, sharex=True, squeeze=False)
-    for index, policy in enumerate(dict.fromkeys(point.policy for point in points)):
-        own = [point for point in points if point.policy == policy]
-        factors = [point.factor for point in own]
-        style = {**_line(index), "marker": "o", "markersize": 3.5, "label": policy}
-        nan = float("nan")
-        panels[0, 0].plot(factors, [nan if (c := p.analytic["cost_usd"]) is None else c for p in own], **style)
-        unmet = [nan if (u := p.analytic["unmet_share"]) is None else 100 * u for p in own]
-        panels[1, 0].plot(factors, unmet, **style)
-        if simulated:
-            outcome = [point.simulated or {} for point in own]
-            panels[0, 1].plot(factors, [s["cost_usd"] for s in outcome], **style)
-            bad = [100 * (s["violation_share"] + s["unserved_share"]) for s in outcome]
-            panels[1, 1].plot(factors, bad, **style)
-    panels[0, 0].set(title="analytic: placement fixed, re-routed by LP", ylabel="cost [USD]")
-    panels[1, 0].set(ylabel="unmet demand [%]")
-    if simulated:
-        panels[0, 1].set(title="simulated: placement and routing fixed", ylabel="cost [USD]")
-        panels[1, 1].set(ylabel="out of SLO or not served [%]")
-    for axes in panels.flat:
-        axes.set_ylim(bottom=0)
-    for axes in panels[1]:
-        axes.set_xlabel("true delay and error over planned")
-    panels[0, 0].legend(title="policy")
     return figure

@@ -16,7 +16,7 @@ from experiments.cli import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TRACES = ("AzureLLMInferenceTrace_conv.csv", "AzureLLMInferenceTrace_code.csv")
 PROBLEM = "6x6x10-seed0.json.gz"
 LATENCY = (
@@ -45,7 +45,7 @@ def commands(path: Path) -> list[str]:
     return [command for session in sessions(path) for command in session]
 
 
-SESSIONS = [(path.name, session) for path in DOCUMENTS for session in sessions(path)]
+SESSIONS = [(str(path.relative_to(ROOT)), session) for path in DOCUMENTS for session in sessions(path)]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def run_documented(document: str, command: str, folder: Path) -> None:
 
 def output_of(document: str, command: str) -> str:
     """What the document shows below a command, empty if nothing."""
-    path = next(path for path in DOCUMENTS if path.name == document)
+    path = next(path for path in DOCUMENTS if str(path.relative_to(ROOT)) == document)
     for block in blocks(path.read_text(), "console"):
         _, found, output = block.replace("\\\n", " ").partition(f"$ {command}\n")
         if found:
@@ -146,6 +146,15 @@ def test_the_example_process_runs() -> None:
     assert int(told[2]) > 2
     assert times
     assert all(later - earlier >= 120 for earlier, later in pairwise(times))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "notebooks").glob("*.py")), ids=lambda path: path.name)
+def test_the_notebooks_run(path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, str(path)], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= 3
+    assert path.name in README
 
 
 def test_links_to_files_lead_somewhere() -> None:

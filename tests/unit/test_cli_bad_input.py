@@ -195,7 +195,10 @@ def test_nothing_is_skipped_silently(run_cli, trace):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--policy", "best"], "unknown policy 'best'; known: agh, agh+, dvr, exact, gh, hf, lpr, milp, static"),
+        (
+            ["--policy", "best"],
+            "unknown policy 'best'; known: agh, agh+, dvr, exact, gh, headroom, hf, lpr, milp, static",
+        ),
         (["--policy", "gh[-m9]"], "policy 'gh' has no option '-m9'; known: -m1, -m2, -m3"),
         (["--policy", "milp[x]"], "policy 'milp' takes no options, found [x]"),
         (["--policy", "static[best]"], "unknown policy 'best'"),
@@ -381,8 +384,10 @@ def test_a_good_plan_is_replayed(run_cli, plan_file, trace):
 # -- places for results
 
 
-@pytest.mark.parametrize("command", ["replay", "stress"])
-@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+@pytest.mark.parametrize(
+    ("command", "overwrite"),
+    [("replay", []), ("replay", ["--overwrite"]), ("stress", []), ("stress", ["--no-resume"])],
+)
 def test_a_folder_that_is_no_run_is_never_touched(refused, tmp_path, command, overwrite):
     folder = tmp_path / "thesis"
     folder.mkdir()

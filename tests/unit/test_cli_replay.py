@@ -392,109 +392,6 @@ class TestPlanAndCheck:
         assert "the checker accepts the plan" in shown.stdout
 
 
-FACTORS = (1.0, 1.1, 1.25, 1.5)
-
-
-@pytest.fixture(scope="module")
-def analytic(run_cli, data_dir):
-    """A stress sweep of a problem file and the command that made it, without `--json`."""
-    problem = data_dir / "problems" / "6x6x10-seed1.json.gz"
-    chosen = ["--policy", "gh", "--policy", "agh", "--factors", ",".join(map(str, FACTORS))]
-    command = ["stress", "--problem", problem, *chosen]
-    return run_cli(*command, "--json"), command
-
-
-class TestStress:
-    def test_it_is_one_json_object_without_times_and_always_the_same(self, analytic, run_cli):
-        first, command = analytic
-        assert (first.code, first.stderr) == (0, "")
-        assert run_cli(*command, "--json").stdout == first.stdout
-        names = {str(key) for path, _ in leaves(json.loads(first.stdout)) for key in path}
-        assert not names & (MACHINE | {"seconds"})
-
-    def test_more_stress_costs_more(self, analytic):
-        runs = json.loads(analytic[0].stdout)["runs"]
-        for policy in ("gh", "agh"):
-            own = [run for run in runs if run["policy"] == policy]
-            assert [run["factor"] for run in own] == list(FACTORS)
-            assert all(run["simulated"] is None and run["analytic"]["feasible"] for run in own)
-            costs = [run["analytic"]["cost_usd"] for run in own]
-            unmet = [run["analytic"]["unmet_share"] for run in own]
-            assert costs == sorted(costs)
-            assert costs[-1] > costs[0]
-            assert unmet == sorted(unmet)
-            for run in own:
-                assert sum(run["analytic"]["cost_parts_usd"].values()) == pytest.approx(run["analytic"]["cost_usd"])
-
-    def test_the_cost_of_a_slower_world_by_hand(self, run_cli, tmp_path):
-        """One GPU, 2 h at 1 USD, serves 100 queries an hour of 2 s at 0.01 USD a second; the SLO is 2.5 s."""
-        tier = {"memory_gb": 24, "compute_tflops": 100, "compute_efficiency": 0.5, "bandwidth_gb_s": 900}
-        problem = {
-            "format": "tokenfleet-problem/1",
-            "name": "one",
-            "period_h": 2.0,
-            "budget_usd": 10.0,
-            "storage_price_usd_per_gb_h": 0.0,
-            "storage_capacity_gb": 100.0,
-            "max_replicas": 1,
-            "query_types": [
-                {
-                    "name": "chat",
-                    "arrival_per_h": 100.0,
-                    "input_tokens": 100.0,
-                    "output_tokens": 50.0,
-                    "delay_slo_s": 2.5,
-                    "error_slo": 0.1,
-                    "delay_penalty_usd_per_query_s": 0.01,
-                    "unmet_penalty_usd_per_query": 0.5,
-                    "unmet_cap": 1.0,
-                    "token_storage_gb_per_token": 0.0,
-                }
-            ],
-            "models": [{"name": "m", "parameters_b": 1.0, "weights_gb": 2.0, "kv_mb_per_token": 0.1}],
-            "tiers": [{"name": "g", **tier, "price_usd_per_gpu_h": 1.0, "weight_factor": 1.0}],
-            "configurations": [{"model": "m", "tier": "g", "tensor_parallel": 1, "pipeline_parallel": 1}],
-            "delay_s": [[2.0]],
-            "error": [[0.05]],
-        }
-        (tmp_path / "one.json").write_text(json.dumps(problem))
-        done = run_cli(
-            "stress", "--problem", tmp_path / "one.json", "--policy", "gh", "--factors", "1,1.25,2.5", "--json"
-        )
-        nominal, slower, slowest = (run["analytic"] for run in json.loads(done.stdout)["runs"])
-        assert nominal["cost_parts_usd"]["delay_penalty"] == pytest.approx(2 * 100 * 2.0 * 0.01)
-        assert slower["cost_parts_usd"]["delay_penalty"] == pytest.approx(2 * 100 * 2.5 * 0.01)
-        assert (nominal["unmet_share"], slower["unmet_share"]) == (0.0, 0.0)
-        # At 5 s, half of the queries use the whole 2.5 s of mean delay, and the others stay unmet.
-        assert slowest["unmet_share"] == pytest.approx(0.5)
-        assert slowest["cost_usd"] == pytest.approx(2.0 + 2 * 50 * 5.0 * 0.01 + 2 * 50 * 0.5)
-
-    def test_simulated_stress(self, run_cli, tmp_path):
-        command = ["stress", "--policy", "gh", "--factors", "1.0,1.5", "--duration", "2m", "--seed", "1"]
-        first = run_cli(*command, "--json")
-        assert (first.code, first.stderr) == (0, "")
-        second = run_cli(*command, "--json", "--out", tmp_path / "stress")
-        assert second.stdout == first.stdout
-        assert {path.name for path in (tmp_path / "stress").iterdir()} == {"run.json", "stress.json", "stress.png"}
-        assert json.loads((tmp_path / "stress" / "stress.json").read_text()) == json.loads(first.stdout)
-        nominal, slow = (run["simulated"] for run in json.loads(first.stdout)["runs"])
-        assert nominal["arrived"] == slow["arrived"] > 0
-        assert slow["e2e_s"]["p50"] > nominal["e2e_s"]["p50"]
-        assert slow["violation_share"] >= nominal["violation_share"]
-
-    @pytest.mark.slow
-    def test_a_second_process_says_the_same(self, run_cli):
-        command = ["stress", "--policy", "gh", "--policy", "milp", "--factors", "1.0,1.5", "--duration", "2m", "--json"]
-        first, second = run_cli(*command), run_cli(*command, process=True)
-        assert first == second
-        assert first.code == 0
-
-    def test_the_table(self, analytic, run_cli):
-        shown = run_cli(*analytic[1])
-        assert shown.code == 0
-        assert "1.25" in shown.stdout
-
-
 class TestList:
     def names(self, run_cli, what):
         done = run_cli("list", what, "--json")
@@ -505,7 +402,7 @@ class TestList:
 
     def test_all_kinds(self, run_cli):
         assert set(self.names(run_cli, "policies")[0]) >= {"gh", "agh", "milp", "static"}
-        assert set(self.names(run_cli, "scenarios")[0]) == {"azure-2023", "paper"}
+        assert set(self.names(run_cli, "scenarios")[0]) == {"azure-2023", "paper", "paper-base"}
         assert set(self.names(run_cli, "traces")[0]) >= {*READERS, "azure-2023"}
         assert set(self.names(run_cli, "models")[0]) == set(load_catalog().models)
         assert set(self.names(run_cli, "gpus")[0]) >= set(load_catalog().gpus)
