@@ -7,12 +7,13 @@ WORKERS ?= auto
 FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format nightly fuzz clean calibrations
+.PHONY: help demo test check format nightly fuzz clean calibrations studies
 
 help:
 	@echo "make demo     replay an hour of LLM traffic under gh, agh and milp; table here, figures in out/demo"
 	@echo "make test     ruff, mypy --strict, import-linter and pytest"
 	@echo "make nightly  the long tests too, and the readers fuzzed for five minutes"
+	@echo "make studies  every table and figure of docs/results and docs/paper.md, anew; about 45 minutes"
 	@echo "make format   let ruff format and fix"
 	@echo "make clean    remove .venv and everything made"
 
@@ -52,6 +53,21 @@ calibrations: $(STAMP)
 	$(BIN)/python -m experiments.calibration.compose $(LATENCY)/llmservingsim_dense.csv.gz $(LATENCY)/llmservingsim_attention.csv.gz --out out/llmservingsim_steps.csv
 	$(BIN)/tokenfleet calibrate $(LATENCY)/composed_step_times.csv.gz out/llmservingsim_steps.csv --source "Kernels measured by LLMServingSim (CASYS Lab at KAIST, 2024-2026, MIT), summed" --out simulator/catalog/calibrations.toml
 	$(BIN)/tokenfleet fidelity $(LATENCY)/silicon_dense_serving.csv --fit simulator/catalog/engines.toml
+
+# Every sweep goes on where it was broken off; without out/studies all is made from scratch.
+STUDIES = out/studies
+studies: $(STAMP)
+	$(BIN)/tokenfleet stress --scenario paper-base --period 24h --seeds 5 --out $(STUDIES)/stress
+	$(BIN)/tokenfleet study ablation --out $(STUDIES)/ablation
+	$(BIN)/tokenfleet study budget --out $(STUDIES)/budget
+	$(BIN)/tokenfleet study scale --out $(STUDIES)/scale
+	$(BIN)/tokenfleet study regret --out $(STUDIES)/regret
+	$(BIN)/tokenfleet study frontier --out $(STUDIES)/frontier
+	$(BIN)/tokenfleet study diurnal --out $(STUDIES)/diurnal
+	$(BIN)/tokenfleet study interval --out $(STUDIES)/interval
+	$(BIN)/tokenfleet study hysteresis --policy gh --policy agh --weights 0,0.25,1,4 --out $(STUDIES)/hysteresis
+	$(BIN)/tokenfleet study volatility --policy gh --policy agh --policy agh+ --policy exact --out $(STUDIES)/volatility
+	$(BIN)/python -m experiments.studies.publish $(STUDIES) docs
 
 format: $(STAMP)
 	$(BIN)/ruff format .
