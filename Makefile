@@ -13,7 +13,7 @@ help:
 	@echo "make demo     replay an hour of LLM traffic under gh, agh and milp; table here, figures in out/demo"
 	@echo "make test     ruff, mypy --strict, import-linter and pytest"
 	@echo "make nightly  the long tests too, and the readers fuzzed for five minutes"
-	@echo "make studies  every table and figure of docs/results and docs/paper.md, anew; about 45 minutes"
+	@echo "make studies  every table and figure of docs/results and docs/paper.md, anew; about half an hour"
 	@echo "make format   let ruff format and fix"
 	@echo "make clean    remove .venv and everything made"
 
