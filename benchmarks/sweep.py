@@ -35,7 +35,9 @@ def main() -> None:
         )
         for number in range(asked.runs)
     ]
-    sweep = Sweep(study="frontier", options={}, runs=runs, inputs=hash_files(asked.trace))
+    sweep = Sweep(
+        study="frontier", options={}, runs=runs, inputs=hash_files([t.partition("=")[2] or t for t in asked.trace])
+    )
     with tempfile.TemporaryDirectory() as folder, workers(None, asked.jobs) as pool:
         began = time.perf_counter()
         end = run_sweep(sweep, Path(folder) / "sweep", pool, resume=True, say=lambda text: None)
