@@ -32,7 +32,7 @@ from experiments.results_command import command as results
 from experiments.scenario import ForecastChoice, Scenario, load_scenario, with_delay_model, with_forecast
 from experiments.store import ReplayWriter, refuse_existing, run_directory, specification, to_json
 from experiments.studies import STUDIES
-from experiments.tables import check_lines, plan_lines, plan_table, replay_table, verdict_lines
+from experiments.tables import check_lines, plan_lines, plan_table, replay_table, slo_table, verdict_lines
 from experiments.terminal import (
     FormatOption,
     Interrupted,
@@ -363,6 +363,8 @@ def replay(
     setting = f"scenario {chosen.name}, seed {seed}{_planned_for(chosen)}"
     say(f"{found.requests:,} requests over {found.span_s / 60:.1f} min, {setting}")
     out.print(replay_table([run.summary for run in runs], [asdict(run.machine) for run in runs]))
+    if "percentile_slos" in runs[0].summary:
+        out.print(slo_table([run.summary for run in runs]))
     if not all(run.summary["quantiles_exact"] for run in runs):
         say("quantiles: to within 0.05 % of their value (more than a million requests)")
     _tell_about_rows(reads)

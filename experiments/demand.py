@@ -12,6 +12,7 @@ from simulator.ticks import to_ticks_array
 from simulator.workload import Trace
 from traces.forecast.port import Setting
 from traces.forecast.registry import make_forecaster, season_intervals
+from traces.source import TraceSource
 
 SECONDS_PER_H = 3600.0
 MIN_REQUESTS = 1e-6  # decayed requests below which a mean of lengths is not renewed
@@ -154,3 +155,41 @@ class ArrivalCounts:
         ends_s = np.minimum(starts_s + self.interval_s, horizon_s)
         lengths_s = np.maximum(ends_s - starts_s, min(MIN_INTERVAL_S, self.interval_s))
         return np.asarray(self._counts / (lengths_s[:, None] / SECONDS_PER_H))
+
+
+def true_demand(
+    scenario: Scenario, source: TraceSource, interval_s: float, horizon_s: float
+) -> list[tuple[Demand, float]]:
+    """What really arrived in each interval, and the length of the interval [s]."""
+    intervals = int(np.ceil(horizon_s / interval_s))
+    types = len(scenario.types)
+    sums = np.zeros((5, intervals, types))
+    starts = to_ticks_array(interval_s * np.arange(1, intervals, dtype=np.float64))
+
+    def add(trace: Trace) -> None:
+        kind = classify(scenario, trace)
+        place = np.searchsorted(starts, to_ticks_array(trace.arrival_s), side="right"), kind
+        h, f = trace.input_tokens.astype(np.float64), trace.output_tokens.astype(np.float64)
+        for row, value in enumerate((np.ones(len(h)), h, f, h * f, f * f)):
+            np.add.at(sums[row], place, value)
+
+    for chunk in source.chunks():
+        add(chunk)
+    found = []
+    for number in range(intervals):
+        length_s = min(interval_s, horizon_s - number * interval_s)
+        count = sums[0, number]
+        means = np.divide(sums[1:, number], count, out=np.zeros((4, types)), where=count > 0)
+        rate = count * SECONDS_PER_H / length_s
+        found.append((_demand(rate, means), length_s))
+    return found
+
+
+def _demand(rate: npt.NDArray[np.float64], means: npt.NDArray[np.float64]) -> Demand:
+    return Demand(
+        arrival_per_h=rate,
+        input_tokens=means[0],
+        output_tokens=means[1],
+        input_output=means[2],
+        output_squared=means[3],
+    )

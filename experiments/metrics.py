@@ -134,6 +134,7 @@ def summarise(scenario: Scenario, run: RunSummary, tally: Tally) -> dict[str, ob
         "type_intervals": int((intervals["served"] > 0).sum()),
         "type_intervals_delay_broken": int(intervals["delay_broken"].sum()),
         "type_intervals_error_broken": int(intervals["error_broken"].sum()),
+        **({"percentile_slos": tally.slo_rows()} if tally.slos else {}),
         "preemptions": tally.preemptions,
         "replicas_rented": len(run.rentals),
     }

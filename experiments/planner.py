@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,9 +23,27 @@ from simulator.problem import CapacityRows, MovingTerms, PlanningProblem, QueryT
 SECONDS_PER_H = 3600.0
 
 
-def build_problem(scenario: Scenario, demand: Demand, *, name: str, period_h: float) -> PlanningProblem:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Headroom:
+    """What is known of single configurations, over `Scenario.configurations`.
+
+    Attributes
+    ----------
+    cap
+        Shape (configurations,): limit on the load of a replica instead of the scenario's, None for that.
+    usable
+        Shape (types, configurations): False for routes that are ruled out, None for nowhere.
+    """
+
+    cap: npt.NDArray[np.float64] | None = None
+    usable: npt.NDArray[np.bool_] | None = None
+
+
+def build_problem(
+    scenario: Scenario, demand: Demand, *, name: str, period_h: float, headroom: Headroom | None = None
+) -> PlanningProblem:
     """State the planning problem of one period; the budget per hour is spread over it by its length."""
-    limits = scenario.file.limits
+    limits, headroom = scenario.file.limits, headroom or Headroom()
     common: dict[str, Any] = {
         "name": name,
         "period_h": period_h,
@@ -51,7 +69,7 @@ def build_problem(scenario: Scenario, demand: Demand, *, name: str, period_h: fl
         )
         for i, rule in enumerate(scenario.types)
     ]
-    problem = _ROWS[scenario.file.capacity](scenario, demand, query_types, common)
+    problem = _ROWS[scenario.file.capacity](scenario, demand, query_types, common, headroom)
     engine = scenario.file.engine
     terms = MovingTerms(
         provisioning_s=engine.provisioning_s,
@@ -67,7 +85,9 @@ def nominal_problem(scenario: Scenario, *, period_h: float = 1.0) -> PlanningPro
     return build_problem(scenario, demand, name=f"{scenario.name}@nominal", period_h=period_h)
 
 
-def _paper(scenario: Scenario, demand: Demand, query_types: list[QueryType], common: dict[str, Any]) -> PlanningProblem:
+def _paper(
+    scenario: Scenario, demand: Demand, query_types: list[QueryType], common: dict[str, Any], headroom: Headroom
+) -> PlanningProblem:
     del demand
     catalog = scenario.catalog
     delays = [
@@ -84,21 +104,23 @@ def _paper(scenario: Scenario, demand: Demand, query_types: list[QueryType], com
         tiers=[tier_size(tier) for tier in catalog.tiers.values()],
         delay_s=delay_s,
     )
-    return replace(problem, cap=np.full_like(problem.cap, scenario.file.limits.cap))
+    cap = np.full_like(problem.cap, scenario.file.limits.cap) if headroom.cap is None else headroom.cap
+    allowed = problem.allowed if headroom.usable is None else problem.allowed & headroom.usable
+    return replace(problem, cap=cap, allowed=allowed)
 
 
 def _batching(
-    scenario: Scenario, demand: Demand, query_types: list[QueryType], common: dict[str, Any]
+    scenario: Scenario, demand: Demand, query_types: list[QueryType], common: dict[str, Any], headroom: Headroom
 ) -> PlanningProblem:
     types = []
     for i, (query_type, rule) in enumerate(zip(query_types, scenario.types, strict=True)):
-        assert rule.tpot_slo_s is not None  # the scenario's schema demands it
+        assert rule.planned_tpot_s is not None  # the scenario's schema demands it
         types.append(
             BatchingType(
                 query_type=query_type,
                 input_output=float(demand.input_output[i]),
                 output_squared=float(demand.output_squared[i]),
-                tpot_slo_s=rule.tpot_slo_s,
+                tpot_slo_s=rule.planned_tpot_s,
                 ttft_slo_s=rule.ttft_slo_s,
             )
         )
@@ -109,12 +131,13 @@ def _batching(
         delay_model=scenario.delay_model,
         tpot_targets_s=scenario.tpot_targets_s,
         token_budget=scenario.file.engine.token_budget,
-        cap=scenario.file.limits.cap,
+        cap=scenario.file.limits.cap if headroom.cap is None else headroom.cap,
+        usable=headroom.usable,
         memory_utilisation=scenario.file.catalog.memory_utilisation,
     )
 
 
-_ROWS: dict[CapacityRows, Callable[[Scenario, Demand, list[QueryType], dict[str, Any]], PlanningProblem]] = {
+_ROWS: dict[CapacityRows, Callable[[Scenario, Demand, list[QueryType], dict[str, Any], Headroom], PlanningProblem]] = {
     CapacityRows.PAPER: _paper,
     CapacityRows.BATCHING: _batching,
 }

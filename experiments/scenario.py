@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
+from experiments.slo import PercentileSlo, parse_slos
 from simulator.balancer import BALANCERS
 from simulator.catalog import Catalog, candidate_configurations, load_catalog
 from simulator.delay import DELAY_MODELS, DelayModel
@@ -61,8 +62,31 @@ class ExpectedDemand(StrictModel):
     output_tokens: NonNegative
 
 
+class PercentileLimits(StrictModel):
+    """Limits by percentile, as in `e2e_s = { p50 = 4.0, p99 = 20.0 }` (`experiments.slo`)."""
+
+    ttft_s: dict[str, Positive] = Field(default_factory=dict)
+    tpot_s: dict[str, Positive] = Field(default_factory=dict)
+    e2e_s: dict[str, Positive] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        try:
+            self.slos()
+        except InputError as error:
+            raise ValueError("; ".join(error.problems)) from None
+        return self
+
+    def slos(self) -> tuple[PercentileSlo, ...]:
+        return parse_slos(self.model_dump())
+
+
 class QueryTypeRule(StrictModel):
-    """A query type: the requests that belong to it, its limits and its penalties."""
+    """A query type: the requests that belong to it, its limits and its penalties.
+
+    `delay_slo_s`, `ttft_slo_s` and `tpot_slo_s` are limits of each request, the first also of the mean delay; those of
+    `percentile_slos` are limits that a share of the requests has to keep.
+    """
 
     name: Annotated[str, Field(min_length=1)]
     source: str | None = None
@@ -72,12 +96,32 @@ class QueryTypeRule(StrictModel):
     delay_slo_s: Positive
     ttft_slo_s: Positive | None = None
     tpot_slo_s: Positive | None = None
+    percentile_slos: PercentileLimits = PercentileLimits()
     error_slo: Share
     difficulty: Positive = 1.0
     delay_penalty_usd_per_query_s: NonNegative = 0.0
     unmet_penalty_usd_per_query: NonNegative
     unmet_cap: Share = 1.0
     token_storage_gb_per_token: NonNegative = 0.0
+
+    def slos(self, default_level: float | None = None) -> tuple[PercentileSlo, ...]:
+        """The percentile SLOs that are stated; where none is and a level is given, the limits of each request at it."""
+        stated = self.percentile_slos.slos()
+        if stated or default_level is None:
+            return stated
+        limits = {"ttft_s": self.ttft_slo_s, "tpot_s": self.tpot_slo_s, "e2e_s": self.delay_slo_s}
+        return tuple(
+            PercentileSlo(measure=measure, level=default_level, limit_s=limit_s)
+            for measure, limit_s in limits.items()
+            if limit_s is not None
+        )
+
+    @property
+    def planned_tpot_s(self) -> float | None:
+        """The time per output token that plans have to keep: what is stated, else the tightest percentile."""
+        if self.tpot_slo_s is not None:
+            return self.tpot_slo_s
+        return min((slo.limit_s for slo in self.slos() if slo.measure == "tpot_s"), default=None)
 
 
 class CatalogChoice(StrictModel):
@@ -195,7 +239,7 @@ class _File(StrictModel):
             problems += [
                 f"query_types[{i}].tpot_slo_s is missing: `batching` capacity needs one for {rule.name!r}"
                 for i, rule in enumerate(self.query_types)
-                if rule.tpot_slo_s is None
+                if rule.planned_tpot_s is None
             ]
         if problems:
             raise ValueError("; ".join(problems))
@@ -224,7 +268,9 @@ class Scenario:
     def tpot_targets_s(self) -> tuple[float, ...]:
         """Operating points of the `batching` rows: those stated, else the distinct TPOT limits."""
         stated = self.file.tpot_targets_s
-        return stated if stated else tuple(sorted({t.tpot_slo_s for t in self.types if t.tpot_slo_s is not None}))
+        return (
+            stated if stated else tuple(sorted({t.planned_tpot_s for t in self.types if t.planned_tpot_s is not None}))
+        )
 
     def error_of(self, configurations: tuple[Configuration, ...]) -> npt.NDArray[np.float64]:
         """Shape (types, configurations): error of the model x factor of the precision x difficulty of the type."""

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from experiments.slo import MEASURES
 from policies.certificate import Verdict
 from policies.checker import CheckReport
 from policies.proof import Effort
@@ -41,6 +42,9 @@ def replay_table(summaries: Sequence[Mapping[str, Any]], machines: Sequence[Mapp
         [f"{s['type_intervals_delay_broken']} of {s['type_intervals']}" for s in summaries],
     )
     row("  error type-intervals", [f"{s['type_intervals_error_broken']} of {s['type_intervals']}" for s in summaries])
+    if "percentile_slos" in summaries[0]:
+        held = [[slo["held"] for slo in s["percentile_slos"]] for s in summaries]
+        row("  percentile SLOs broken", [f"{own.count(False)} of {len(own)}" for own in held])
     goodput = [DASH if s["goodput_share"] is None else f"{s['goodput_share']:.1%}" for s in summaries]
     row("goodput (within SLO)", goodput, section=True)
     for name, key, unit, scale in (
@@ -58,6 +62,27 @@ def replay_table(summaries: Sequence[Mapping[str, Any]], machines: Sequence[Mapp
     row("engine [CPU s]", [_number(m["engine_cpu_s"]) for m in machines])
     row("no plan, incumbent kept", [str(s["infeasible_replans"]) for s in summaries])
     row("time limit hit", [str(s["time_limits_hit"]) for s in summaries])
+    return table
+
+
+def slo_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
+    """The percentile SLOs of the query types, with what each policy made of them."""
+    table = Table(title="percentile SLOs", title_justify="left")
+    table.add_column("query type")
+    table.add_column("limit")
+    for summary in summaries:
+        table.add_column(escape(f"{summary['policy']}"), justify="right")
+    for rows in zip(*(summary["percentile_slos"] for summary in summaries), strict=True):
+        first = rows[0]
+        name = f"{first['percentile']} {MEASURES[first['measure']]} {first['limit_s']:g} s"
+        cells = [
+            Text(
+                f"{_number(row['value_s'], 3)} s, {_share(row['over'], row['requests'])} beyond",
+                style="" if row["held"] else "red",
+            )
+            for row in rows
+        ]
+        table.add_row(escape(first["query_type"]), name, *cells)
     return table
 
 

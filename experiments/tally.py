@@ -8,6 +8,7 @@ import numpy.typing as npt
 from experiments.load import work_s
 from experiments.quantiles import Quantiles
 from experiments.scenario import Scenario
+from experiments.slo import SloCount, count_slo
 from simulator.fleet import DeploymentKey
 from simulator.outcome import Outcome
 from simulator.problem import Configuration
@@ -73,6 +74,8 @@ class Tally:
         By the names of `COUNTS` and `SUMS`, each of shape (types, intervals).
     ttft_s, tpot_s, e2e_s
         Quantiles over all requests that have the time.
+    slos
+        The percentile SLOs of the scenario, each with the index of its query type.
     load_starts_s, work_s
         Starts of finer intervals, for the figure of demand and capacity, and the replica seconds that the requests
         arriving in each need.
@@ -85,6 +88,9 @@ class Tally:
         self.counts = {name: np.zeros(shape, dtype=np.int64) for name in COUNTS}
         self.sums = {name: np.zeros(shape) for name in SUMS}
         self.ttft_s, self.tpot_s, self.e2e_s = Quantiles(), Quantiles(), Quantiles()
+        self.slos = [(index, slo) for index, rule in enumerate(scenario.types) for slo in rule.slos()]
+        self._slo_counts = np.zeros((len(self.slos), 2), dtype=np.int64)  # requests, beyond the limit
+        self._slo_times = [Quantiles() for _ in self.slos]
         self.preemptions = 0
         self.load_starts_s = regular_starts(horizon_s, max(60.0, horizon_s / 600))
         self.work_s = np.zeros(len(self.load_starts_s))
@@ -111,10 +117,35 @@ class Tally:
         self.ttft_s.add(requests.ttft_s)
         self.tpot_s.add(requests.tpot_s)
         self.e2e_s.add(requests.e2e_s)
+        for row, (index, slo) in enumerate(self.slos):
+            found = count_slo(requests, index, slo)
+            self._slo_counts[row] += found.requests, found.over
+            self._slo_times[row].add(getattr(requests, slo.measure)[requests.query_type == index])
         self.preemptions += int(requests.preemptions.sum())
         step = _interval_of(requests.arrival_s, self.load_starts_s)
         needed = work_s(self._scenario, requests)
         self.work_s += np.bincount(step, weights=needed, minlength=len(self.work_s))
+
+    def slo_rows(self) -> list[dict[str, object]]:
+        """Each percentile SLO with what the run made of it; `value_s` is the percentile of those that have the time."""
+        rows: list[dict[str, object]] = []
+        for (index, slo), (requests, over), times in zip(
+            self.slos, self._slo_counts.tolist(), self._slo_times, strict=True
+        ):
+            found = SloCount(slo=slo, requests=requests, over=over)
+            rows.append(
+                {
+                    "query_type": self._scenario.types[index].name,
+                    "measure": slo.measure,
+                    "percentile": slo.percentile,
+                    "limit_s": slo.limit_s,
+                    "value_s": float(times.at(np.array([slo.level]))[0]) if times.count else None,
+                    "requests": requests,
+                    "over": over,
+                    "held": found.held,
+                }
+            )
+        return rows
 
     def count(self, name: str) -> int:
         """One of `COUNTS` over the whole run."""

@@ -12,12 +12,16 @@ A step also takes no more tokens than its budget B, prefill and decode together,
 (h + f) / B steps and as many times a: the queue stays finite only if the rate times v + a (h + f) / B is below one.
 
 A configuration thus has operating points, one per target T: the planner chooses among them as it chooses among parallel
-degrees, and a query type may use only those within its own TPOT limit. At an operating point
+degrees, and a query type may use only those within its own TPOT limit. Headroom is a `cap` q on the load: demand may
+rise to 1 / q of what is planned before either limit, load or KV cache, is reached. At the load that is planned the time
+per output token is below the target; that is what delay is priced at. At an operating point
 
-    load = rate max(v / (1 - a / T), v + a (h + f) / B)          KV tokens in flight = rate T (h f + f^2 / 2)
-    delay = 3/2 T + b h + (f - 1) T          half a step of waiting, the prefill step, the decode
+    load = rate max(v / (1 - a / T), v + a (h + f) / B)          KV tokens in flight = rate / q T (h f + f^2 / 2)
+    delay = 3/2 t + b h + (f - 1) t          half a step of waiting, the prefill step, the decode
+        t = a / (1 - q (1 - a / T))          the time per output token that a load of q implies; T for q = 1
 
-The delay has no queueing in it: headroom (`cap` below one) is what keeps queues short.
+The delay has no queueing in it: headroom is what keeps queues short. `simulator/steady_state.py` says more exactly what
+a given load does to the times, where that need not be linear.
 """
 
 from collections.abc import Sequence
@@ -28,7 +32,7 @@ import numpy as np
 from simulator.catalog import Catalog, kv_capacity_tokens, model_size, tier_size
 from simulator.delay import DelayModel
 from simulator.errors import InputError
-from simulator.problem import CapacityRows, Configuration, FloatArray, PlanningProblem, QueryType
+from simulator.problem import BoolArray, CapacityRows, Configuration, FloatArray, PlanningProblem, QueryType
 
 SECONDS_PER_H = 3600.0
 RESIDUAL_STEPS = 0.5  # mean wait for the running step to end
@@ -69,7 +73,8 @@ def batching_problem(
     tpot_targets_s: Sequence[float],
     error: FloatArray,
     token_budget: int,
-    cap: float = 1.0,
+    cap: float | FloatArray = 1.0,
+    usable: BoolArray | None = None,
     memory_utilisation: float = 0.9,
 ) -> PlanningProblem:
     """Build a problem whose capacity rows agree with the `batching` discipline of the engine.
@@ -84,7 +89,10 @@ def batching_problem(
     token_budget
         Most tokens of one engine step [B].
     cap
-        Largest share of the load limit that the planner may use, in (0, 1]: the headroom is what is left.
+        Largest share of the load limit that the planner may use, in (0, 1], of all configurations or of each, shape
+        (configurations,): the headroom is what is left.
+    usable
+        Shape (types, configurations): False where a route is ruled out beforehand, None for nowhere.
 
     Raises
     ------
@@ -125,7 +133,9 @@ def batching_problem(
     context_steps = column([t.input_output + t.output_squared / 2 for t in types])
     work_s = prefill_s * inputs + decode_s * outputs + context_s * context_steps
     share_for_work = 1 - base_s / target_s
-    ttft_s = (1 + RESIDUAL_STEPS) * target_s + prefill_s * inputs
+    caps = np.broadcast_to(np.asarray(cap, dtype=np.float64), len(configurations))[per_point]
+    implied_tpot_s = base_s / np.maximum(1 - caps * share_for_work, TOLERANCE)
+    ttft_s = (1 + RESIDUAL_STEPS) * implied_tpot_s + prefill_s * inputs
     allowed = (
         (share_for_work > TOLERANCE)
         & (kv_tokens >= 1)
@@ -133,6 +143,8 @@ def batching_problem(
         & (ttft_s <= column([np.inf if t.ttft_slo_s is None else t.ttft_slo_s for t in types]))
         & (inputs + outputs <= kv_tokens)
     )
+    if usable is not None:
+        allowed &= usable[:, per_point]
     complaints = [
         f"query type {t.query_type.name!r}: no configuration answers within tpot_slo_s = {t.tpot_slo_s:g} s and "
         f"ttft_slo_s = {t.ttft_slo_s} s (the fastest in the catalog takes {base_s.min():.4f} s per token)"
@@ -145,8 +157,8 @@ def batching_problem(
     by_tpot = work_s / np.maximum(share_for_work, TOLERANCE)
     by_budget = work_s + base_s * (inputs + outputs) / token_budget
     load = rate_per_s * np.maximum(by_tpot, by_budget)
-    kv = rate_per_s * target_s * context_steps / np.maximum(kv_tokens, 1)
-    delay_s = ttft_s + np.maximum(outputs - 1, 0) * target_s
+    kv = rate_per_s / caps * target_s * context_steps / np.maximum(kv_tokens, 1)
+    delay_s = ttft_s + np.maximum(outputs - 1, 0) * implied_tpot_s
     return PlanningProblem(
         name=name,
         period_h=period_h,
@@ -162,7 +174,7 @@ def batching_problem(
         error=error[:, per_point][:, kept],
         load=np.where(allowed, load, 0.0)[:, kept],
         kv=np.where(allowed, kv, 0.0)[:, kept],
-        cap=np.full(len(kept), cap),
+        cap=caps[kept],
         allowed=allowed[:, kept],
         capacity_rows=CapacityRows.BATCHING,
     )

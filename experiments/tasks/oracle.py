@@ -8,12 +8,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from experiments.demand import SECONDS_PER_H, Demand
+from experiments.demand import SECONDS_PER_H, true_demand
 from experiments.planner import build_problem
 from experiments.replay import horizon_of
-from experiments.scenario import Scenario, classify
 from experiments.tasks.outcome import Outcome
 from experiments.tasks.replaying import arriving_of, scenario_of
 from experiments.tasks.stress import money
@@ -21,10 +18,6 @@ from policies.judged import judged_plan
 from policies.registry import make_policy
 from simulator.plan import plan_arrays
 from simulator.policy import StoppingRule
-from simulator.problem import FloatArray
-from simulator.ticks import to_ticks_array
-from simulator.workload import Trace
-from traces.source import TraceSource
 
 
 def oracle(parameters: Mapping[str, Any]) -> Outcome:
@@ -71,41 +64,3 @@ def oracle(parameters: Mapping[str, Any]) -> Outcome:
         **parameters.get("about", {}),
     }
     return Outcome(rows=[row])
-
-
-def true_demand(
-    scenario: Scenario, source: TraceSource, interval_s: float, horizon_s: float
-) -> list[tuple[Demand, float]]:
-    """What really arrived in each interval, and the length of the interval [s]."""
-    intervals = int(np.ceil(horizon_s / interval_s))
-    types = len(scenario.types)
-    sums = np.zeros((5, intervals, types))
-    starts = to_ticks_array(interval_s * np.arange(1, intervals, dtype=np.float64))
-
-    def add(trace: Trace) -> None:
-        kind = classify(scenario, trace)
-        place = np.searchsorted(starts, to_ticks_array(trace.arrival_s), side="right"), kind
-        h, f = trace.input_tokens.astype(np.float64), trace.output_tokens.astype(np.float64)
-        for row, value in enumerate((np.ones(len(h)), h, f, h * f, f * f)):
-            np.add.at(sums[row], place, value)
-
-    for chunk in source.chunks():
-        add(chunk)
-    found = []
-    for number in range(intervals):
-        length_s = min(interval_s, horizon_s - number * interval_s)
-        count = sums[0, number]
-        means = np.divide(sums[1:, number], count, out=np.zeros((4, types)), where=count > 0)
-        rate = count * SECONDS_PER_H / length_s
-        found.append((_demand(rate, means), length_s))
-    return found
-
-
-def _demand(rate: FloatArray, means: FloatArray) -> Demand:
-    return Demand(
-        arrival_per_h=rate,
-        input_tokens=means[0],
-        output_tokens=means[1],
-        input_output=means[2],
-        output_squared=means[3],
-    )

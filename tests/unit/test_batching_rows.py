@@ -149,7 +149,7 @@ def test_what_is_passed_on():
     )
     assert problem.error.tolist() == [[0.1, 0.1, 0.2, 0.2]]
     assert problem.cap.tolist() == [0.6] * 4
-    assert problem.kv[0, 1] == pytest.approx(2 * 0.05 * 7500 / 2_000)  # 60 % of 20 GB, less 10 GB
+    assert problem.kv[0, 1] == pytest.approx(2 / 0.6 * 0.05 * 7500 / 2_000)  # 60 % of 20 GB, less 10 GB
     assert (problem.name, problem.period_h, problem.budget_usd, problem.max_replicas) == ("rows", 0.5, 7.0, 3)
     assert (problem.storage_price_usd_per_gb_h, problem.storage_capacity_gb) == (0.1, 99.0)
     assert problem.query_types == (CHAT.query_type,)
