@@ -25,12 +25,13 @@ SECONDS_PER_H = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Headroom:
-    """What is known of single configurations, over `Scenario.configurations`.
+    """What is known of single routes, over the configurations of the scenario.
 
     Attributes
     ----------
     cap
-        Shape (configurations,): limit on the load of a replica instead of the scenario's, None for that.
+        Shape (types, configurations): limit on the load of a replica instead of the scenario's, None for that; only of
+        `batching` rows.
     usable
         Shape (types, configurations): False for routes that are ruled out, None for nowhere.
     """
@@ -104,9 +105,8 @@ def _paper(
         tiers=[tier_size(tier) for tier in catalog.tiers.values()],
         delay_s=delay_s,
     )
-    cap = np.full_like(problem.cap, scenario.file.limits.cap) if headroom.cap is None else headroom.cap
-    allowed = problem.allowed if headroom.usable is None else problem.allowed & headroom.usable
-    return replace(problem, cap=cap, allowed=allowed)
+    assert headroom == Headroom(), "headroom of single routes is of `batching` rows"
+    return replace(problem, cap=np.full_like(problem.cap, scenario.file.limits.cap))
 
 
 def _batching(

@@ -15,6 +15,8 @@ import numpy.typing as npt
 from simulator.errors import InputError
 from simulator.results import RequestTable
 
+BoolColumn = npt.NDArray[np.bool_]
+
 LOWEST, HIGHEST = 0.5, 0.999
 MEASURES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
 MISSED = 0.05  # how likely a trace may be to show no request beyond a limit that too many break
@@ -140,7 +142,7 @@ class SloCount:
         return self.share / self.slo.allowed
 
 
-def beyond(requests: RequestTable, slo: PercentileSlo, guard: float = 1.0) -> tuple[npt.NDArray[np.bool_], ...]:
+def beyond(requests: RequestTable, slo: PercentileSlo, guard: float = 1.0) -> tuple[BoolColumn, BoolColumn]:
     """Which requests the limit applies to, and which of these are beyond `guard` times the limit.
 
     Returns

@@ -89,8 +89,9 @@ def batching_problem(
     token_budget
         Most tokens of one engine step [B].
     cap
-        Largest share of the load limit that the planner may use, in (0, 1], of all configurations or of each, shape
-        (configurations,): the headroom is what is left.
+        Largest share of the load limit that the planner may use, in (0, 1]: the headroom is what is left. One number,
+        or of each configuration, shape (configurations,), or of each type there, shape (types, configurations): the
+        load of a type that needs more headroom than another then counts for so much more.
     usable
         Shape (types, configurations): False where a route is ruled out beforehand, None for nowhere.
 
@@ -133,7 +134,8 @@ def batching_problem(
     context_steps = column([t.input_output + t.output_squared / 2 for t in types])
     work_s = prefill_s * inputs + decode_s * outputs + context_s * context_steps
     share_for_work = 1 - base_s / target_s
-    caps = np.broadcast_to(np.asarray(cap, dtype=np.float64), len(configurations))[per_point]
+    caps = np.broadcast_to(np.asarray(cap, dtype=np.float64), (len(types), len(configurations)))[:, per_point]
+    cap_of_row = caps.max(axis=0)
     implied_tpot_s = base_s / np.maximum(1 - caps * share_for_work, TOLERANCE)
     ttft_s = (1 + RESIDUAL_STEPS) * implied_tpot_s + prefill_s * inputs
     allowed = (
@@ -156,7 +158,7 @@ def batching_problem(
     kept = np.flatnonzero(allowed.any(axis=0))
     by_tpot = work_s / np.maximum(share_for_work, TOLERANCE)
     by_budget = work_s + base_s * (inputs + outputs) / token_budget
-    load = rate_per_s * np.maximum(by_tpot, by_budget)
+    load = rate_per_s * np.maximum(by_tpot, by_budget) * cap_of_row / caps
     kv = rate_per_s / caps * target_s * context_steps / np.maximum(kv_tokens, 1)
     delay_s = ttft_s + np.maximum(outputs - 1, 0) * implied_tpot_s
     return PlanningProblem(
@@ -174,7 +176,7 @@ def batching_problem(
         error=error[:, per_point][:, kept],
         load=np.where(allowed, load, 0.0)[:, kept],
         kv=np.where(allowed, kv, 0.0)[:, kept],
-        cap=caps[kept],
+        cap=cap_of_row[kept],
         allowed=allowed[:, kept],
         capacity_rows=CapacityRows.BATCHING,
     )

@@ -1,0 +1,89 @@
+"""The physical floor: a percentile SLO that a request alone on the fastest hardware breaks cannot be met by any fleet.
+
+Alone on a replica a request of h prompt and f output tokens takes, with the step cost a, b, c, d and token budget B,
+
+    TTFT = a ceil(h / B) + b h        TPOT = a + c + d (h + f / 2)        E2E = TTFT + (f - 1) TPOT
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.scenario import Scenario
+from experiments.slo import PercentileSlo
+from experiments.verify.sample import OfType, Sample, step_of
+from simulator.delay import StepCost
+from simulator.errors import InputError
+from simulator.plan import describe
+
+ROOM = 0.8  # of a limit that a request alone may take where it is to have room for waiting
+
+
+def alone_s(step: StepCost, own: OfType, token_budget: int, measure: str) -> npt.NDArray[np.float64]:
+    """Time of each request if it were alone, NaN where it has none; `measure` is a key of `MEASURES`."""
+    steps = np.ceil(np.maximum(own.inputs, 1.0) / token_budget)
+    ttft_s = steps * step.base_s + step.prefill_s_per_token * own.inputs
+    tpot_s = step.base_s + step.decode_s_per_sequence + step.context_s_per_token * (own.inputs + own.outputs / 2)
+    if measure == "ttft_s":
+        return np.asarray(ttft_s)
+    if measure == "tpot_s":
+        return np.where(own.outputs > 1, tpot_s, np.nan)
+    return np.asarray(ttft_s + np.maximum(own.outputs - 1, 0) * tpot_s)
+
+
+def usable_routes(
+    scenario: Scenario, sample: Sample, slos: list[tuple[PercentileSlo, ...]], guard: float
+) -> npt.NDArray[np.bool_]:
+    """Where a type can keep `guard` times its limits, with room for waiting where any configuration has that.
+
+    Parameters
+    ----------
+    slos
+        Of each query type.
+
+    Returns
+    -------
+    Shape (types, configurations), over `Scenario.configurations`.
+
+    Raises
+    ------
+    InputError
+        With every SLO that no configuration meets, its floor and who sets it; and types whose SLOs no configuration
+        meets together.
+    """
+    configurations = scenario.configurations
+    steps = [step_of(scenario, c) for c in configurations]
+    budget = scenario.file.engine.token_budget
+    usable = np.ones((len(scenario.types), len(configurations)), dtype=np.bool_)
+    roomy = usable.copy()
+    problems = []
+    for i, (rule, own) in enumerate(zip(scenario.types, sample.types, strict=True)):
+        impossible = False
+        for slo in slos[i] if len(own) else ():
+            floors = np.array([_quantile(alone_s(step, own, budget, slo.measure), slo.level) for step in steps])
+            usable[i] &= floors <= guard * slo.limit_s
+            roomy[i] &= floors <= ROOM * guard * slo.limit_s
+            if floors.min() > guard * slo.limit_s:
+                impossible = True
+                best = describe(configurations[int(np.argmin(floors))])
+                guarded = "" if guard == 1 else f" (with the guard of {guard:g}: {guard * slo.limit_s:.4g} s)"
+                problems.append(
+                    f"query type {rule.name!r}: {slo}{guarded} cannot be met by any hardware of the scenario: alone on "
+                    f"the fastest, {best}, {slo.percentile} of its requests is {floors.min():.4g} s"
+                )
+        if not usable[i].any() and not impossible:
+            names = ", ".join(map(str, slos[i]))
+            problems.append(f"query type {rule.name!r}: no configuration of the scenario meets {names} together")
+    if problems:
+        raise InputError(problems)
+    cramped = ~roomy.any(axis=1)
+    roomy[cramped] = usable[cramped]
+    return roomy
+
+
+def _quantile(values: npt.NDArray[np.float64], level: float) -> float:
+    """The smallest value that at least `level` of the values do not exceed; zero where there are none."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return 0.0
+    place = min(int(np.ceil(level * len(values) - 1e-9)), len(values)) - 1
+    return float(np.partition(values, max(place, 0))[max(place, 0)])

@@ -1,0 +1,103 @@
+"""How much headroom a deployment needs, read from one simulation of it.
+
+Which requests are late depends on the load around them: the work that arrived at their deployment within a residence
+time of them. If a share v of a type's requests at a deployment was late, the load that is too much is about the
+quantile 1 - v of that load over the requests, Q(1 - v); it must not be exceeded by more than 1 - p of them, so that
+the load has to shrink, or the capacity to grow, by
+
+    Q(p) / Q(1 - v)
+
+Only the order of the loads is used, and the scale cancels: what queues and batching really do is in v. A deployment
+that keeps the limits of its types keeps its load.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.scenario import Scenario
+from experiments.slo import PercentileSlo, beyond
+from experiments.verify.guess import window_of
+from experiments.verify.sample import Sample, step_of, work_s
+from simulator.fleet import DeploymentKey, deployment_key
+from simulator.plan import Plan
+from simulator.results import RequestTable
+
+FloatArray = npt.NDArray[np.float64]
+
+LEAST, MOST = 1.03, 2.5  # of one round: a load far above its limit says little about where that is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """By what factor the load of a deployment has to shrink, and for which SLO of which type."""
+
+    factor: float
+    query_type: int
+    slo: PercentileSlo
+
+
+def needs(
+    scenario: Scenario,
+    sample: Sample,
+    plan: Plan,
+    requests: RequestTable,
+    slos: Sequence[Sequence[PercentileSlo]],
+    guard: float,
+) -> dict[DeploymentKey, Need]:
+    """Deployments at which more requests are late than may be, with what they need.
+
+    Parameters
+    ----------
+    requests
+        Of a simulation of the plan.
+    """
+    found: dict[DeploymentKey, Need] = {}
+    judged = [(i, slo, beyond(requests, slo, guard)) for i, own in enumerate(slos) for slo in own]
+    for deployment in plan.deployments:
+        key = deployment_key(deployment.configuration)
+        if key not in requests.deployments:
+            continue
+        here = requests.deployment == requests.deployments.index(key)
+        counts = np.bincount(requests.query_type[here], minlength=len(slos))
+        if not counts.any():
+            continue
+        share = counts / np.maximum([len(own) for own in sample.types], 1)
+        window_s = window_of(scenario, sample, deployment.configuration, share)
+        load = np.full(len(requests), np.nan)
+        load[here] = local_load(scenario, requests, here, key, plan, window_s)
+        for i, slo, (applies, over) in judged:
+            own = here & applies & (requests.query_type == i)
+            late = int((own & over).sum())
+            if late <= slo.allowed * own.sum():
+                continue
+            factor = float(np.clip(_factor(load[own], late / own.sum(), slo.level), LEAST, MOST))
+            if key not in found or factor > found[key].factor:
+                found[key] = Need(factor=factor, query_type=i, slo=slo)
+    return found
+
+
+def _factor(load: FloatArray, late_share: float, level: float) -> float:
+    wanted, bearable = np.quantile(load, [level, 1 - late_share])
+    return float(wanted / bearable) if bearable > 0 else MOST
+
+
+def local_load(
+    scenario: Scenario,
+    requests: RequestTable,
+    here: npt.NDArray[np.bool_],
+    key: DeploymentKey,
+    plan: Plan,
+    window_s: float,
+) -> FloatArray:
+    """Work that arrived within a window before or after each request of a deployment [replica seconds per second]."""
+    configuration = next(d.configuration for d in plan.deployments if deployment_key(d.configuration) == key)
+    step = step_of(scenario, configuration)
+    arrival_s = requests.arrival_s[here]
+    work = work_s(step, requests.input_tokens[here].astype(np.float64), requests.output_tokens[here].astype(np.float64))
+    done = np.concatenate([[0.0], np.cumsum(work)])
+    upto = np.searchsorted(arrival_s, arrival_s + window_s, side="right")
+    since = np.searchsorted(arrival_s, arrival_s - window_s, side="left")
+    return np.asarray((done[upto] - done[since]) / (2 * window_s))

@@ -1,0 +1,422 @@
+"""The loop: plan, simulate, learn how much headroom is needed, plan again; then make the fleet smaller while it holds.
+
+1. Guess the headroom of every configuration from theory (`guess.py`), once for all demand and once more for the routing
+   that this plan has.
+2. Plan, and simulate the plan on the arrivals that are learned from. If every SLO holds, try to have it accepted on the
+   part that was held out and on fresh draws (`acceptance.py`). If not, read from the simulation by how much the load of
+   each deployment has to shrink (`learning.py`), and plan again, six times at most.
+3. If nothing was accepted by then, add replicas where they are needed to the plan that came closest.
+4. From the plan that was accepted on, try cheaper fleets: plans at less headroom, one replica less, one exchanged for a
+   cheaper one, each routed as evenly as it can be (`moves.py`). What holds and costs less is accepted in the same way.
+
+Every plan that was tried is kept; the cheapest that was accepted is the result, not the last. Whether a fleet holds is
+not monotone in its headroom, so nothing is bisected.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.planner import Headroom, build_problem
+from experiments.scenario import Scenario
+from experiments.slo import PercentileSlo
+from experiments.verify.acceptance import Acceptance
+from experiments.verify.draws import Draw, Draws
+from experiments.verify.floor import usable_routes
+from experiments.verify.guess import LEAST_CAP, Guess, choose, peak
+from experiments.verify.learning import LEAST, Need, needs
+from experiments.verify.moves import Candidate, even_routing, larger_fleets, smaller_fleets, with_strain
+from experiments.verify.sample import Sample
+from experiments.verify.trial import Bench, Trial
+from policies.judged import judged_plan
+from simulator.errors import InfeasibleError
+from simulator.fleet import DeploymentKey, deployment_key, replicas_by_deployment
+from simulator.plan import Plan, plan_arrays
+from simulator.policy import Policy
+from simulator.problem import Configuration, PlanningProblem
+
+FloatArray = npt.NDArray[np.float64]
+
+ROUNDS = 6
+ADDITIONS = 12
+LOOSER = (1.6, 1.3, 1.15)  # times the caps that were learned: plans at less headroom
+SEARCH_DRAWS = 10
+CHEAPER = 0.999  # times the cost of the best: less of a saving is not worth the draws of an acceptance
+LITTLE = 0.3  # a cap below which static headroom is the wrong tool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a plan is verified.
+
+    Attributes
+    ----------
+    level
+        Percentile at which the limits of types count that state no percentile.
+    guard
+        Share of each limit that the simulations have to keep, in (0, 1].
+    draws
+        Fresh draws that a plan has to pass, all of them.
+    effort
+        Cheaper fleets that are simulated once a plan was accepted.
+    """
+
+    level: float = 0.95
+    guard: float = 0.98
+    guess: Guess = Guess.AUTO
+    draws: int = 59
+    effort: int = 40
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tried:
+    """A plan that was simulated, and what came of it.
+
+    `failed` is the trial that it did not pass, None if it passed all: there is the most to learn from.
+    """
+
+    step: str  # of the loop: `round 1`, `one more`, `less headroom`, `smaller`
+    candidate: Candidate
+    trial: Trial
+    acceptance: Acceptance | None = None
+    failed: Trial | None = None
+
+    @property
+    def accepted(self) -> bool:
+        return self.acceptance is not None and self.acceptance.accepted
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Search:
+    """What the loop knows, and at its end what it found.
+
+    Attributes
+    ----------
+    guessed
+        Shape (types, configurations), over `Scenario.configurations`: the cap that theory says.
+    learned
+        Shape (configurations,): what simulations say of it; the cap of a route is the product.
+    best
+        The cheapest that was accepted, None if none was.
+    fresh_used
+        Fresh draws that acceptances used so far; `unseen` is the number of the next.
+    """
+
+    guess: Guess
+    sample: Sample
+    slos: list[tuple[PercentileSlo, ...]]
+    bench: Bench
+    guessed: FloatArray
+    learned: FloatArray
+    tried: list[Tried] = field(default_factory=list)
+    best: Tried | None = None
+    fresh_used: int = 0
+
+    @property
+    def unseen(self) -> int:
+        """From this number on no plan was tried on any draw."""
+        return SEARCH_DRAWS + self.fresh_used
+
+    @property
+    def closest(self) -> Tried | None:
+        """Of the plans that were not accepted the one that passed most draws, and of these the least strained."""
+
+        def order(item: Tried) -> tuple[int, float]:
+            passed = 0 if item.acceptance is None else len(item.acceptance.search) + len(item.acceptance.fresh)
+            return -passed, item.trial.strain if item.failed is None else item.failed.strain
+
+        return min((item for item in self.tried if not item.accepted), key=order, default=None)
+
+
+def verify(
+    scenario: Scenario,
+    draws: Draws,
+    policy: Policy,
+    options: Options,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Search:
+    """Find the cheapest plan whose simulated percentiles hold.
+
+    Parameters
+    ----------
+    tell
+        Gets a line for each plan that was tried.
+
+    Raises
+    ------
+    InputError
+        If an SLO is below the physical floor, or no plan keeps the other limits.
+    """
+    return _Loop(scenario, draws, policy, options, tell).run()
+
+
+class _Loop:
+    def __init__(
+        self, scenario: Scenario, draws: Draws, policy: Policy, options: Options, tell: Callable[[str], None]
+    ) -> None:
+        self._scenario, self._draws, self._policy, self._options, self._tell = scenario, draws, policy, options, tell
+        sample = Sample.of(draws.learning)
+        slos = [
+            rule.slos(options.level) if len(own) else () for rule, own in zip(scenario.types, sample.types, strict=True)
+        ]
+        self._usable = usable_routes(scenario, sample, slos, options.guard)
+        self._demand = sample.demand(scenario)
+        self._known: set[object] = set()
+        self._simulated: set[DeploymentKey] = set()
+        self._kept: dict[int, Draw] = {}
+        self._refused: Counter[int] = Counter()  # by draw: those that refuse most are tried first
+        guess = choose(sample) if options.guess is Guess.AUTO else options.guess
+        self.found = Search(
+            guess=guess,
+            sample=sample,
+            slos=slos,
+            bench=Bench(scenario, slos, options.guard),
+            guessed=np.ones(self._usable.shape),
+            learned=np.ones(self._usable.shape[1]),
+        )
+
+    def run(self) -> Search:
+        self._guess()
+        for number in range(1, ROUNDS + 1):
+            tried = self._try(f"round {number}", self._planned())
+            if tried.accepted:
+                break
+            self._learn(tried)
+        if self.found.best is None:
+            self._add()
+        if self.found.best is not None:
+            self._shrink(self.found.best)
+        return self.found
+
+    # -- the headroom -----------------------------------------------------------------------------------------------
+
+    def _guess(self) -> None:
+        """C: of each type by itself. A: of all demand that may go there, then of what the plan at that sends there."""
+        found, configurations = self.found, self._scenario.configurations
+        if found.guess is Guess.SEQUENCE:
+            for i, alone in enumerate(np.eye(len(self._scenario.types))):
+                for a in np.flatnonzero(self._usable[i]).tolist():
+                    found.guessed[i, a] = self._cap(configurations[a], alone)
+        elif found.guess is Guess.STAFFING:
+            for a, configuration in enumerate(configurations):
+                found.guessed[:, a] = self._cap(configuration, self._usable[:, a].astype(np.float64))
+            candidate = self._planned()
+            for key, share in shares_by_key(candidate.problem, candidate.plan).items():
+                for a in self._indices(key):
+                    found.guessed[:, a] = self._cap(configurations[a], share)
+
+    def _cap(self, configuration: Configuration, share: FloatArray) -> float:
+        guess, sample, level = self.found.guess, self.found.sample, self._options.level
+        return peak(guess, self._scenario, sample, configuration, share, level).cap
+
+    def _indices(self, key: DeploymentKey) -> list[int]:
+        return [a for a, c in enumerate(self._scenario.configurations) if deployment_key(c) == key]
+
+    def _learn(self, tried: Tried) -> None:
+        """Shrink the load of the deployments that were too full on the draw that was not passed.
+
+        Half of what theory was off (in the logarithm) is taken over to the deployments that were not simulated: they
+        would get the same traffic.
+        """
+        found, plan = self.found, tried.candidate.plan
+        fullness = fullness_by_key(tried.candidate.problem, plan)
+        factors = {key: need.factor for key, need in self._needs(tried).items()}
+        if not factors:  # the types as a whole are late, but at no deployment alone
+            factors = dict.fromkeys(fullness, LEAST)
+        new = {key: found.learned[self._indices(key)[0]] * min(fullness[key], 1.0) / factors[key] for key in factors}
+        others = np.ones(len(found.learned), dtype=np.bool_)
+        for key in self._simulated | set(fullness):
+            others[self._indices(key)] = False
+        found.learned[others] /= np.sqrt(max(factors.values()))
+        for key, cap in new.items():
+            found.learned[self._indices(key)] = max(LEAST_CAP, cap)
+        self._simulated |= set(fullness)
+
+    def _needs(self, tried: Tried) -> dict[DeploymentKey, Need]:
+        """What the deployments of a plan need, by the trial that it did not pass; nothing if it passed all."""
+        if tried.failed is None:
+            return {}
+        found, plan = self.found, tried.candidate.plan
+        return needs(self._scenario, found.sample, plan, tried.failed.run.requests, found.slos, self._options.guard)
+
+    # -- plans ------------------------------------------------------------------------------------------------------
+
+    def _problem(self) -> PlanningProblem:
+        return build_problem(
+            self._scenario,
+            self._demand,
+            name=f"{self._scenario.name}@verified",
+            period_h=1.0,
+            headroom=Headroom(
+                cap=np.clip(self.found.guessed * self.found.learned, LEAST_CAP, 1.0), usable=self._usable
+            ),
+        )
+
+    def _planned(self, strain: float = 1.0) -> Candidate:
+        """The policy's plan at the headroom that is known, or at so much less."""
+        problem = with_strain(self._problem(), strain)
+        stop = self._scenario.file.stop.rule()
+        plan, _ = judged_plan(self._policy, problem, incumbent=None, stop=stop, seed=self._options.seed)
+        return Candidate(plan=plan, problem=problem, strain=strain)
+
+    def _try(self, step: str, candidate: Candidate) -> Tried:
+        trial = self.found.bench.trial(candidate.plan, self._draws.learning)
+        best = self.found.best
+        cheaper = best is None or trial.cost_usd_per_h < CHEAPER * best.trial.cost_usd_per_h
+        acceptance: Acceptance | None = None
+        failed: Trial | None = trial
+        if trial.holds and cheaper:
+            acceptance, failed = self._accept(candidate.plan)
+        tried = Tried(step=step, candidate=candidate, trial=trial, acceptance=acceptance, failed=failed)
+        self.found.tried.append(tried)
+        if tried.accepted:
+            self.found.best = tried
+        self._tell(line_of(self._scenario, tried))
+        return tried
+
+    def _accept(self, plan: Plan) -> tuple[Acceptance, Trial | None]:
+        """The part that was held out, the draws of the search, fresh ones; the first that is not passed ends it."""
+        held_out: float | None = None
+        search: list[float] = []
+        fresh: list[float] = []
+        failed: Trial | None = None
+        if self._draws.held_out is not None:
+            trial = self.found.bench.trial(plan, self._draws.held_out)
+            held_out, failed = trial.strain, None if trial.holds else trial
+        if failed is None:
+            failed = self._pass(plan, sorted(range(SEARCH_DRAWS), key=self._refused.__getitem__, reverse=True), search)
+        if failed is None:
+            failed = self._pass(plan, range(self.found.unseen, self.found.unseen + self._options.draws), fresh)
+            self.found.fresh_used += len(fresh)
+        wanted = self._options.draws
+        return Acceptance(held_out=held_out, search=tuple(search), fresh=tuple(fresh), wanted=wanted), failed
+
+    def _pass(self, plan: Plan, numbers: Iterable[int], strains: list[float]) -> Trial | None:
+        """The first draw that is not passed, None if all are."""
+        for number in numbers:
+            trial = self.found.bench.trial(plan, self._draw(number))
+            strains.append(trial.strain)
+            if not trial.holds:
+                self._refused[number] += 1
+                return trial
+        return None
+
+    def _draw(self, number: int) -> Draw:
+        """The draws of the search are kept."""
+        if number >= SEARCH_DRAWS:
+            return self._draws.fresh(number)
+        if number not in self._kept:
+            self._kept[number] = self._draws.fresh(number)
+        return self._kept[number]
+
+    # -- larger and smaller fleets ----------------------------------------------------------------------------------
+
+    def _add(self) -> None:
+        """One replica more at a time, where the plan that came closest needs it most."""
+        at = self.found.closest
+        for _ in range(ADDITIONS):
+            if at is None or at.accepted:
+                return
+            problem, plan = at.candidate.problem, at.candidate.plan
+            short = self._needs(at)
+            order = sorted(short, key=lambda key: -short[key].factor)
+            index = {deployment_key(d.configuration): d.configuration.key for d in plan.deployments}
+            first = [problem.configuration_index[index[key]] for key in order]
+            at = next(
+                (
+                    self._try("one more", candidate)
+                    for fleet in larger_fleets(problem, plan, first)
+                    if (candidate := even_routing(problem, fleet, policy=plan.policy)) is not None
+                ),
+                None,
+            )
+
+    def _shrink(self, accepted: Tried) -> None:
+        """Plans at less headroom, then fleets a replica smaller or cheaper, from the best on, until none holds."""
+        problem = self._problem()
+        left = self._options.effort
+        for strain in LOOSER:
+            try:
+                candidate = self._planned(strain)
+            except InfeasibleError:
+                continue
+            even = even_routing(problem, plan_arrays(problem, candidate.plan).replicas, policy=candidate.plan.policy)
+            for plan in (candidate, even):
+                if plan is not None and self._is_new(plan) and self._could_pay(plan):
+                    left -= 1
+                    self._try("less headroom", plan)
+        while left > 0:
+            at = self.found.best
+            assert at is not None
+            for candidate in self._smaller(problem, at.candidate.plan):
+                left -= 1
+                if self._try("smaller", candidate).accepted or left <= 0:
+                    break
+            else:
+                return
+            if self.found.best is at:
+                return
+
+    def _smaller(self, problem: PlanningProblem, plan: Plan) -> Iterator[Candidate]:
+        """Fleets that rent for less, those with the most room first."""
+        found = []
+        for fleet in smaller_fleets(problem, plan):
+            candidate = even_routing(problem, fleet, policy=plan.policy)
+            if candidate is not None and self._is_new(candidate) and self._could_pay(candidate):
+                found.append(candidate)
+        yield from sorted(found, key=lambda candidate: candidate.strain)
+
+    def _is_new(self, candidate: Candidate) -> bool:
+        """Whether this fleet with this routing was not tried yet; asked once of each."""
+        plan = candidate.plan
+        routing = tuple((r.query_type, r.model, r.tier, round(r.share, 6)) for r in plan.routing)
+        key = tuple(sorted(replicas_by_deployment(plan).items())), routing  # an operating point is nothing physical
+        if key in self._known:
+            return False
+        self._known.add(key)
+        return True
+
+    def _could_pay(self, candidate: Candidate) -> bool:
+        """Whether its planned cost is below the best simulated one."""
+        best = self.found.best
+        return best is None or candidate.plan.cost_usd < best.trial.cost_usd_per_h
+
+
+def shares_by_key(problem: PlanningProblem, plan: Plan) -> dict[DeploymentKey, FloatArray]:
+    """Share of each type's demand that goes to each deployment, shape (types,)."""
+    arrays = plan_arrays(problem, plan)
+    return {
+        deployment_key(problem.configurations[a]): arrays.share[:, a] for a in np.flatnonzero(arrays.replicas).tolist()
+    }
+
+
+def fullness_by_key(problem: PlanningProblem, plan: Plan) -> dict[DeploymentKey, float]:
+    """Planned load of each deployment over what its cap allows: 1 where it is as full as the headroom lets it be."""
+    arrays = plan_arrays(problem, plan)
+    load = (problem.load * arrays.share).sum(axis=0)
+    return {
+        deployment_key(problem.configurations[a]): float(load[a] / problem.cap[a] / arrays.replicas[a])
+        for a in np.flatnonzero(arrays.replicas).tolist()
+    }
+
+
+def line_of(scenario: Scenario, tried: Tried) -> str:
+    """What was tried and what came of it, in a line."""
+    worst = tried.trial.worst
+    told = "no SLO" if worst is None else f"{scenario.types[worst[0]].name} {worst[1].slo.label}"
+    text = f"{tried.step}: {tried.trial.cost_usd_per_h:.3f} USD/h, {tried.candidate.plan.gpus} GPUs; "
+    if worst is not None:
+        text += f"worst {told}: {worst[1].share:.1%} late, {worst[1].slo.allowed:.1%} may be"
+    acceptance = tried.acceptance
+    if acceptance is None:
+        return text
+    if acceptance.accepted:
+        return f"{text}; accepted on {len(acceptance.fresh)} fresh draws"
+    if (acceptance.held_out or 0) > 1:
+        return f"{text}; not accepted: {acceptance.held_out:.2f} times as many late as may be in the part held out"
+    number = len(acceptance.search) + len(acceptance.fresh)
+    return f"{text}; not accepted: {acceptance.worst:.2f} times as many late as may be on draw {number}"

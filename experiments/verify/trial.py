@@ -1,0 +1,109 @@
+"""One plan, fixed, on one draw of arrivals: what it costs and which SLOs it keeps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.planner import FixedController
+from experiments.replay import reality_of, world_of
+from experiments.scenario import Scenario
+from experiments.slo import PercentileSlo, SloCount, count_slo
+from experiments.tasks.replaying import engine_of
+from experiments.verify.draws import Draw
+from simulator.engine import EngineSettings
+from simulator.fleet import replicas_by_deployment
+from simulator.plan import Plan
+from simulator.results import RunResult
+
+SECONDS_PER_H = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trial:
+    """How a plan did.
+
+    Attributes
+    ----------
+    counts
+        Of each percentile SLO, with the index of its query type.
+    cost_usd_per_h
+        Rent of the fleet, storage of its weights, delay and unmet penalties of the requests.
+    """
+
+    draw: str
+    counts: tuple[tuple[int, SloCount], ...]
+    cost_usd_per_h: float
+    run: RunResult
+
+    @property
+    def strain(self) -> float:
+        """The largest share beyond a limit over the share that may be: 1 or less where every SLO holds."""
+        return max((count.strain for _, count in self.counts), default=0.0)
+
+    @property
+    def holds(self) -> bool:
+        return all(count.held for _, count in self.counts)
+
+    @property
+    def worst(self) -> tuple[int, SloCount] | None:
+        """The SLO that is strained most."""
+        return max(self.counts, key=lambda item: item[1].strain, default=None)
+
+
+class Bench:
+    """Tries plans of one scenario, and counts how often.
+
+    Parameters
+    ----------
+    slos
+        Of each query type.
+    guard
+        Limits are taken as so much of what is asked, so that a plan holds by a margin.
+    """
+
+    def __init__(self, scenario: Scenario, slos: Sequence[Sequence[PercentileSlo]], guard: float) -> None:
+        self._scenario, self._slos, self._guard = scenario, slos, guard
+        self._chosen, functions = engine_of(scenario, {})
+        self._reality = reality_of(scenario)
+        self._world = world_of(scenario, self._reality, functions)
+        self._balancer = functions.router or scenario.file.engine.balancer
+        self.simulations = 0
+
+    def run(self, plan: Plan, draw: Draw) -> RunResult:
+        """The plan from the first arrival to the last, never renewed."""
+        self.simulations += 1
+        settings = EngineSettings(
+            interval_s=draw.horizon_s,
+            horizon_s=draw.horizon_s,
+            grace_s=self._scenario.file.engine.grace_s,
+            balancer=self._balancer,
+            seed=draw.seed,
+        )
+        engine = self._chosen.engine(draw.workload, FixedController(plan), self._world.offer, settings, self._reality)
+        return engine.run()
+
+    def trial(self, plan: Plan, draw: Draw, *, guard: float | None = None) -> Trial:
+        """Run the plan and count; `guard` instead of the bench's own."""
+        run = self.run(plan, draw)
+        factor = self._guard if guard is None else guard
+        counts = tuple((i, count_slo(run.requests, i, slo, factor)) for i, own in enumerate(self._slos) for slo in own)
+        return Trial(draw=draw.name, counts=counts, cost_usd_per_h=self._cost(plan, draw, run), run=run)
+
+    def _cost(self, plan: Plan, draw: Draw, run: RunResult) -> float:
+        limits, catalog = self._scenario.file.limits, self._scenario.catalog
+        rent, weights_gb = 0.0, {}
+        for key, replicas in replicas_by_deployment(plan).items():
+            model, tier, n, m = key
+            rent += n * m * replicas * catalog.tiers[tier].price_usd_per_gpu_h
+            weights_gb[model, tier] = catalog.models[model].weights_gb * catalog.tiers[tier].weight_factor
+        requests, penalty = run.requests, 0.0
+        for i, rule in enumerate(self._scenario.types):
+            own = requests.query_type == i
+            served = own & requests.served
+            penalty += rule.delay_penalty_usd_per_query_s * float(np.nansum(requests.e2e_s[served]))
+            penalty += rule.unmet_penalty_usd_per_query * int((own & ~requests.served).sum())
+            tokens = float((requests.input_tokens[served] + requests.output_tokens[served]).sum())
+            penalty += rule.token_storage_gb_per_token * tokens * limits.storage_price_usd_per_gb_h
+        storage = limits.storage_price_usd_per_gb_h * sum(weights_gb.values())
+        return rent + storage + penalty * SECONDS_PER_H / draw.horizon_s
