@@ -151,10 +151,12 @@ def verify(
     InputError
         If an SLO is below the physical floor, or no plan keeps the other limits.
     """
-    return _Loop(scenario, draws, policy, options, tell).run()
+    return Loop(scenario, draws, policy, options, tell).run()
 
 
-class _Loop:
+class Loop:
+    """One search; see the text of the module."""
+
     def __init__(
         self, scenario: Scenario, draws: Draws, policy: Policy, options: Options, tell: Callable[[str], None]
     ) -> None:
@@ -180,9 +182,10 @@ class _Loop:
         )
 
     def run(self) -> Search:
+        """Search to the end."""
         self._guess()
         for number in range(1, ROUNDS + 1):
-            tried = self._try(f"round {number}", self._planned())
+            tried = self.attempt(f"round {number}", self._planned())
             if tried.accepted:
                 break
             self._learn(tried)
@@ -245,7 +248,8 @@ class _Loop:
 
     # -- plans ------------------------------------------------------------------------------------------------------
 
-    def _problem(self) -> PlanningProblem:
+    def problem(self) -> PlanningProblem:
+        """The planning problem at the headroom that is known."""
         return build_problem(
             self._scenario,
             self._demand,
@@ -258,12 +262,13 @@ class _Loop:
 
     def _planned(self, strain: float = 1.0) -> Candidate:
         """The policy's plan at the headroom that is known, or at so much less."""
-        problem = with_strain(self._problem(), strain)
+        problem = with_strain(self.problem(), strain)
         stop = self._scenario.file.stop.rule()
         plan, _ = judged_plan(self._policy, problem, incumbent=None, stop=stop, seed=self._options.seed)
         return Candidate(plan=plan, problem=problem, strain=strain)
 
-    def _try(self, step: str, candidate: Candidate) -> Tried:
+    def attempt(self, step: str, candidate: Candidate) -> Tried:
+        """Simulate a plan; if it holds and is cheaper than the best, try to have it accepted."""
         trial = self.found.bench.trial(candidate.plan, self._draws.learning)
         best = self.found.best
         cheaper = best is None or trial.cost_usd_per_h < CHEAPER * best.trial.cost_usd_per_h
@@ -328,7 +333,7 @@ class _Loop:
             first = [problem.configuration_index[index[key]] for key in order]
             at = next(
                 (
-                    self._try("one more", candidate)
+                    self.attempt("one more", candidate)
                     for fleet in larger_fleets(problem, plan, first)
                     if (candidate := even_routing(problem, fleet, policy=plan.policy)) is not None
                 ),
@@ -337,7 +342,7 @@ class _Loop:
 
     def _shrink(self, accepted: Tried) -> None:
         """Plans at less headroom, then fleets a replica smaller or cheaper, from the best on, until none holds."""
-        problem = self._problem()
+        problem = self.problem()
         left = self._options.effort
         for strain in LOOSER:
             try:
@@ -348,13 +353,13 @@ class _Loop:
             for plan in (candidate, even):
                 if plan is not None and self._is_new(plan) and self._could_pay(plan):
                     left -= 1
-                    self._try("less headroom", plan)
+                    self.attempt("less headroom", plan)
         while left > 0:
             at = self.found.best
             assert at is not None
             for candidate in self._smaller(problem, at.candidate.plan):
                 left -= 1
-                if self._try("smaller", candidate).accepted or left <= 0:
+                if self.attempt("smaller", candidate).accepted or left <= 0:
                     break
             else:
                 return

@@ -32,10 +32,12 @@ def with_strain(problem: PlanningProblem, strain: float) -> PlanningProblem:
     return replace(problem, cap=cap, kv=problem.kv * (problem.cap / cap))
 
 
-def even_routing(problem: PlanningProblem, replicas: IntArray, *, policy: str) -> Candidate | None:
+def even_routing(
+    problem: PlanningProblem, replicas: IntArray, *, policy: str, most_strain: float = MOST_STRAIN
+) -> Candidate | None:
     """The routing of a fleet that serves all demand with the lowest strain on its caps, and of these the cheapest.
 
-    None if even `MOST_STRAIN` is not enough. Found by bisection: the more strain is borne, the more routings there are.
+    None if even `most_strain` is not enough. Found by bisection: the more strain is borne, the more routings there are.
     """
 
     def routed(strain: float) -> tuple[PlanningProblem, PlanArrays] | None:
@@ -43,7 +45,7 @@ def even_routing(problem: PlanningProblem, replicas: IntArray, *, policy: str) -
         arrays = route(bearing, replicas)
         return None if arrays is None or arrays.unmet.max(initial=0.0) > SERVED else (bearing, arrays)
 
-    low, high = 0.0, MOST_STRAIN
+    low, high = 0.0, most_strain
     found = routed(high)
     if found is None:
         return None
