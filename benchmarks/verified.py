@@ -1,6 +1,6 @@
 """Verified plans beside the best that brute force finds: `python -m benchmarks.verified --data DIR`.
 
-Brute force goes through all fleets of a small catalogue by rising rent, routes each as evenly as it can be by the headroom
+Brute force goes through all fleets of a small catalogue by rising rent, routes each as evenly as can be by the headroom
 that theory says and by the headroom that the loop learned, and holds it against the same acceptance as the loop. The
 first that is accepted, and cheaper ones of equal rent, are the best known. DIR holds the Azure 2023 traces; without it
 only Poisson and synthetic arrivals are tried.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -21,10 +21,12 @@ from experiments import listing
 from experiments.arrivals import stand_in
 from experiments.calibration.command import command as calibrate
 from experiments.calibration.vllm_benchmark import command as measurements
+from experiments.check_command import command as check
 from experiments.check_policy import findings_dict, findings_line, findings_table
 from experiments.fidelity.command import command as fidelity
 from experiments.functions import PARAMETERS, UserFunctions, load_functions
 from experiments.options import parse_duration_s, parse_reading, trace_files
+from experiments.plan_command import command as plan
 from experiments.remarks import delay_remarks
 from experiments.replay import Arriving, ReplayOptions, ReplayRun, horizon_of, replay_plan, replay_policy, survey
 from experiments.report.command import command as report
@@ -32,7 +34,7 @@ from experiments.results_command import command as results
 from experiments.scenario import ForecastChoice, Scenario, load_scenario, with_delay_model, with_forecast
 from experiments.store import ReplayWriter, refuse_existing, run_directory, specification, to_json
 from experiments.studies import STUDIES
-from experiments.tables import check_lines, plan_lines, plan_table, replay_table, slo_table, verdict_lines
+from experiments.tables import replay_table, slo_table
 from experiments.terminal import (
     FormatOption,
     Interrupted,
@@ -45,17 +47,13 @@ from experiments.terminal import (
 )
 from experiments.timeline import life_dict, life_lines, read_life
 from experiments.trace import COMMANDS as TRACE_COMMANDS
-from policies.certificate import read_certificate, verify, write_certificate
-from policies.checker import CheckReport, check
 from policies.conformance import Status, run_checks
-from policies.judged import judged_plan, judged_proof
-from policies.proof import Effort, Prover
 from policies.registry import make_policy
 from simulator.delay import DELAY_MODELS
 from simulator.engine import ChosenEngine, choose_engine
 from simulator.errors import InputError, TokenfleetError
-from simulator.files import plan_to_dict, read_plan, read_problem, write_plan
-from simulator.policy import Policy, SearchProgress, StoppingRule
+from simulator.files import plan_to_dict, read_plan
+from simulator.policy import Policy, SearchProgress
 from traces.forecast.registry import ORACLE, season_intervals
 from traces.registry import OnBadRow, Reading, TraceRead
 from traces.source import TraceSource
@@ -401,95 +399,6 @@ def _tell_about_time_limits(runs: Sequence[ReplayRun]) -> None:
             )
 
 
-@app.command()
-def plan(
-    problem: Annotated[Path, typer.Option("--problem", help="A tokenfleet-problem/1 file, gzipped or not.")],
-    policy: Annotated[str, typer.Option("--policy", help="Policy by name or path/to/file.py:Class.")] = "agh",
-    time_limit: Annotated[float | None, typer.Option(min=0.001, help="Seconds; the best plan so far is kept.")] = None,
-    effort: Annotated[
-        int | None, typer.Option(min=1, help="How many fleets agh+ may route: a limit that no machine changes.")
-    ] = None,
-    seed: SeedOption = 0,
-    out_file: Annotated[Path | None, typer.Option("--out", help="Write the plan (tokenfleet-plan/1) here.")] = None,
-    certificate_file: Annotated[
-        Path | None,
-        typer.Option("--certificate", help="Write the proof of the bound (tokenfleet-certificate/1) here; .gz to zip."),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Plan one problem with one policy.
-
-    Example: `tokenfleet plan --problem 6x6x10-seed0.json.gz --policy exact --out plan.json --certificate proof.json.gz`
-    """
-    data = read_problem(problem)
-    chosen = make_policies([policy], [])[0]
-    if certificate_file is not None and not isinstance(chosen, Prover):
-        raise InputError(f"--certificate: policy {chosen.name!r} proves no bound that can be checked; exact does")
-    took: Effort | None = None
-    report: CheckReport | None
-    with progress_bars() as bars:
-        stop = StoppingRule(time_limit_s=time_limit, effort=effort, report=bars.search(chosen.name))
-        if isinstance(chosen, Prover):
-            proof, report = judged_proof(chosen, data, incumbent=None, stop=stop, seed=seed)
-            made, took = proof.plan, proof.effort
-            if certificate_file is not None:
-                write_certificate(certificate_file, proof.certificate)
-        else:
-            made, report = judged_plan(chosen, data, incumbent=None, stop=stop, seed=seed)
-    if out_file is not None:
-        write_plan(out_file, made)
-    if as_json:
-        print_json(plan_to_dict(made) if took is None else {**plan_to_dict(made), "effort": asdict(took)})
-        return
-    out.print(plan_table(made, report.cost_parts_usd if report else {}))
-    for line in plan_lines(made, took, data.period_h):
-        say(line)
-    if certificate_file is not None:
-        say(f"proof of the bound: tokenfleet check --problem {problem} --certificate {certificate_file}")
-
-
-@app.command("check")
-def check_plan(
-    problem: Annotated[Path, typer.Option("--problem", help="The tokenfleet-problem/1 file that it is for.")],
-    plan_file: Annotated[Path | None, typer.Argument(metavar="[PLAN]", help="A tokenfleet-plan/1 file.")] = None,
-    certificate_file: Annotated[
-        Path | None, typer.Option("--certificate", help="A tokenfleet-certificate/1 file: the proof of a bound.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Check a plan, the proof of a bound, or both, from the problem alone, without a solver; exit code 1 if one fails.
-
-    Of a plan every constraint and the cost are recomputed; of a certificate the bound is, from its multipliers.
-
-    Example: `tokenfleet check --problem 6x6x10-seed0.json.gz plan.json --certificate proof.json.gz`
-    """
-    if plan_file is None and certificate_file is None:
-        raise InputError("nothing to check: give a PLAN, a --certificate, or both")
-    data = read_problem(problem)
-    made = None if plan_file is None else read_plan(plan_file)
-    certificate = None if certificate_file is None else read_certificate(certificate_file)
-    report = None if made is None else check(data, made)
-    verdict = None if certificate is None else verify(data, certificate)
-    accepted = (report is None or report.accepted) and (verdict is None or verdict.accepted)
-    if as_json:
-        result: dict[str, Any] = {"accepted": accepted}
-        if report is not None:
-            violations = [{**asdict(violation), "excess": violation.excess} for violation in report.violations]
-            result["cost_usd"] = report.cost_usd
-            result["cost_parts_usd"] = report.cost_parts_usd
-            result["violations"] = violations
-        if verdict is not None:
-            result["certificate"] = asdict(verdict)
-        print_json(result)
-    else:
-        for line in check_lines(report) if report is not None else []:
-            say(line)
-        for line in verdict_lines(verdict, report) if verdict is not None else []:
-            say(line)
-    if not accepted:
-        raise typer.Exit(1)
-
-
 @app.command("check-policy")
 def check_policy(
     policy: Annotated[
@@ -526,6 +435,8 @@ def root(context: typer.Context) -> None:
     context.obj = Terminal(out, say, warn, note, print_json, make_policies, progress_bars)
 
 
+app.command("plan")(plan)
+app.command("check")(check)
 app.command("stress", short_help="Plan at nominal, then let delay and error be worse.")(STUDIES["stress"].command)
 app.command("report", short_help="A page of what a run directory holds.")(report)
 app.command("results", short_help="Ask the tables of a run directory in SQL.")(results)

@@ -24,7 +24,8 @@ MIN_ARRIVAL_PER_H = 1.0  # a type that was silent may speak again: it keeps a ro
 class Demand:
     """Demand by query type, all arrays of shape (types,).
 
-    `input_output` and `output_squared` are E[h f] and E[f^2] of one request.
+    `input_output`, `output_squared` and `input_squared` are E[h f], E[f^2] and E[h^2] of one request, the last None
+    where nobody counted it: only reports use it.
     """
 
     arrival_per_h: npt.NDArray[np.float64]
@@ -32,6 +33,7 @@ class Demand:
     output_tokens: npt.NDArray[np.float64]
     input_output: npt.NDArray[np.float64]
     output_squared: npt.NDArray[np.float64]
+    input_squared: npt.NDArray[np.float64] | None = None
 
 
 def expected_demand(types: Sequence[QueryTypeRule]) -> Demand:
@@ -163,14 +165,14 @@ def true_demand(
     """What really arrived in each interval, and the length of the interval [s]."""
     intervals = int(np.ceil(horizon_s / interval_s))
     types = len(scenario.types)
-    sums = np.zeros((5, intervals, types))
+    sums = np.zeros((6, intervals, types))
     starts = to_ticks_array(interval_s * np.arange(1, intervals, dtype=np.float64))
 
     def add(trace: Trace) -> None:
         kind = classify(scenario, trace)
         place = np.searchsorted(starts, to_ticks_array(trace.arrival_s), side="right"), kind
         h, f = trace.input_tokens.astype(np.float64), trace.output_tokens.astype(np.float64)
-        for row, value in enumerate((np.ones(len(h)), h, f, h * f, f * f)):
+        for row, value in enumerate((np.ones(len(h)), h, f, h * f, f * f, h * h)):
             np.add.at(sums[row], place, value)
 
     for chunk in source.chunks():
@@ -178,18 +180,19 @@ def true_demand(
     found = []
     for number in range(intervals):
         length_s = min(interval_s, horizon_s - number * interval_s)
-        count = sums[0, number]
-        means = np.divide(sums[1:, number], count, out=np.zeros((4, types)), where=count > 0)
-        rate = count * SECONDS_PER_H / length_s
-        found.append((_demand(rate, means), length_s))
+        found.append((demand_of_sums(sums[:, number], length_s), length_s))
     return found
 
 
-def _demand(rate: npt.NDArray[np.float64], means: npt.NDArray[np.float64]) -> Demand:
+def demand_of_sums(sums: npt.NDArray[np.float64], length_s: float) -> Demand:
+    """What arrived in some time, from its sums of 1, h, f, h f, f^2 and h^2 by type, shape (6, types)."""
+    count = sums[0]
+    means = np.divide(sums[1:], count, out=np.zeros_like(sums[1:]), where=count > 0)
     return Demand(
-        arrival_per_h=rate,
+        arrival_per_h=count * SECONDS_PER_H / length_s,
         input_tokens=means[0],
         output_tokens=means[1],
         input_output=means[2],
         output_squared=means[3],
+        input_squared=means[4],
     )

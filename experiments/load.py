@@ -4,7 +4,6 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.scenario import Scenario
-from simulator.catalog import kv_capacity_tokens
 from simulator.fleet import DeploymentKey
 from simulator.replica import Discipline
 from simulator.results import RequestTable, RunSummary
@@ -15,52 +14,45 @@ FloatColumn = npt.NDArray[np.float64]
 def work_s(scenario: Scenario, requests: RequestTable) -> FloatColumn:
     """Shape (requests,): seconds for which each request would keep one replica at its limit, 0 unless routed.
 
-    `batching`: replica seconds v of the request over 1 - a / TPOT limit (module text of `simulator.batching`).
+    `batching`: its share of a replica's time (`busy_s`) over 1 - a / TPOT limit (module text of `simulator.batching`).
     `static`: the share of the KV cache that it holds, for as long as its two-phase delay.
     """
-    needed = np.zeros(len(requests))
-    work = _WORK[scenario.file.discipline]
+    busy = busy_s(scenario, requests)
+    if scenario.file.discipline is Discipline.STATIC or not len(requests.deployments):
+        return busy
+    base_s = np.array([scenario.step_cost(key).base_s for key in requests.deployments])
+    limit_s = np.array([rule.planned_tpot_s or np.inf for rule in scenario.types])
+    left = np.maximum(1 - base_s[requests.deployment] / limit_s[requests.query_type], 1e-9)
+    return np.where(requests.deployment >= 0, busy / left, 0.0)
+
+
+def busy_s(scenario: Scenario, requests: RequestTable) -> FloatColumn:
+    """Shape (requests,): what each request takes of the time of one replica at its deployment, 0 unless routed.
+
+    `batching`: the work that it adds to the steps (`StepCost.work_s`). `static`: the share of the KV cache that it
+    holds, for as long as its two-phase delay.
+    """
+    busy = np.zeros(len(requests))
+    of_key = _BUSY[scenario.file.discipline]
     for index in np.unique(requests.deployment[requests.deployment >= 0]).tolist():
         own = requests.deployment == index
         inputs = requests.input_tokens[own].astype(np.float64)
         outputs = requests.output_tokens[own].astype(np.float64)
-        needed[own] = work(scenario, requests.deployments[index], inputs, outputs, requests.query_type[own])
-    return needed
+        busy[own] = of_key(scenario, requests.deployments[index], inputs, outputs)
+    return busy
 
 
-def _batching_work_s(
-    scenario: Scenario,
-    key: DeploymentKey,
-    inputs: FloatColumn,
-    outputs: FloatColumn,
-    types: npt.NDArray[np.int32],
-) -> FloatColumn:
+def _batching_busy_s(scenario: Scenario, key: DeploymentKey, inputs: FloatColumn, outputs: FloatColumn) -> FloatColumn:
+    return scenario.step_cost(key).work_s(inputs, outputs)
+
+
+def _static_busy_s(scenario: Scenario, key: DeploymentKey, inputs: FloatColumn, outputs: FloatColumn) -> FloatColumn:
     model, tier, n, m = key
-    step = scenario.delay_model.step_cost(scenario.catalog.models[model], scenario.catalog.tiers[tier], n, m)
-    work_s = (
-        step.prefill_s_per_token * inputs
-        + step.decode_s_per_sequence * outputs
-        + step.context_s_per_token * (inputs * outputs + outputs**2 / 2)
-    )
-    limit_s = np.array([np.inf if rule.tpot_slo_s is None else rule.tpot_slo_s for rule in scenario.types])
-    return work_s / np.maximum(1 - step.base_s / limit_s, 1e-9)[types]
+    delay = scenario.delay_model.request_delay(scenario.catalog.models[model], scenario.catalog.tiers[tier], n, m)
+    return np.asarray(delay.delay_s(inputs, outputs) * (inputs + outputs) / max(scenario.kv_tokens(key), 1))
 
 
-def _static_work_s(
-    scenario: Scenario,
-    key: DeploymentKey,
-    inputs: FloatColumn,
-    outputs: FloatColumn,
-    types: npt.NDArray[np.int32],
-) -> FloatColumn:
-    del types
-    model, tier = scenario.catalog.models[key[0]], scenario.catalog.tiers[key[1]]
-    delay = scenario.delay_model.request_delay(model, tier, key[2], key[3])
-    capacity = kv_capacity_tokens(model, tier, key[2], key[3], scenario.file.catalog.memory_utilisation)
-    return np.asarray(delay.delay_s(inputs, outputs) * (inputs + outputs) / capacity)
-
-
-_WORK = {Discipline.BATCHING: _batching_work_s, Discipline.STATIC: _static_work_s}
+_BUSY = {Discipline.BATCHING: _batching_busy_s, Discipline.STATIC: _static_busy_s}
 
 
 def replicas_ready(result: RunSummary, edges: FloatColumn) -> FloatColumn:

@@ -1,13 +1,14 @@
 """Problems from a scenario and a forecast, and the controller that lets a policy re-plan."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from experiments.agreement import Expected, expected
 from experiments.demand import Demand, DemandForecast, expected_demand
 from experiments.scenario import Scenario
 from policies.judged import judged_plan
@@ -16,6 +17,7 @@ from simulator.capacity import paper_problem
 from simulator.catalog import model_size, tier_size
 from simulator.engine import Controller, Observation
 from simulator.errors import InfeasibleError
+from simulator.fleet import DeploymentKey
 from simulator.plan import Plan, PlanStatus
 from simulator.policy import Policy, StoppingRule
 from simulator.problem import CapacityRows, MovingTerms, PlanningProblem, QueryType
@@ -150,13 +152,14 @@ class CountingController(Controller, Protocol):
     planning_s: float
     time_limits_hit: int
     infeasible: int
+    says: list[tuple[float, Mapping[DeploymentKey, Expected]]]
 
 
 class PlanningController:
     """Forecasts, states the problem, asks the policy and has the checker judge the answer.
 
-    After the run it tells how often it re-planned, how long that took, how many plans hit the time limit, and how often
-    there was none.
+    After the run it tells how often it re-planned, how long that took, how many plans hit the time limit, how often
+    there was none, and what each plan in force said of its deployments at the demand that was forecast (`says`).
 
     Parameters
     ----------
@@ -184,6 +187,7 @@ class PlanningController:
         self.planning_s = 0.0
         self.time_limits_hit = 0
         self.infeasible = 0
+        self.says: list[tuple[float, Mapping[DeploymentKey, Expected]]] = []
 
     def replan(self, seen: Observation, incumbent: Plan | None) -> Plan:
         """See `simulator.engine.Controller`. Where no plan keeps the limits, the incumbent stays in force.
@@ -197,7 +201,8 @@ class PlanningController:
         """
         self._forecast.observe(seen)
         name = f"{self._scenario.name}@{seen.now_s:g}s"
-        problem = build_problem(self._scenario, self._forecast.demand(), name=name, period_h=self._interval_h)
+        demand = self._forecast.demand()
+        problem = build_problem(self._scenario, demand, name=name, period_h=self._interval_h)
         self.calls += 1
         started = time.perf_counter()
         try:
@@ -206,15 +211,16 @@ class PlanningController:
             if incumbent is None:
                 raise
             self.infeasible += 1
-            return incumbent
+            plan = incumbent
         finally:
             self.planning_s += time.perf_counter() - started
+        self.says.append((seen.now_s, expected(self._scenario, demand, plan)))
         self.time_limits_hit += plan is not incumbent and plan.status is PlanStatus.TIME_LIMIT
         return plan
 
 
 class FixedController:
-    """Keeps one given plan for the whole run."""
+    """Keeps one given plan for the whole run. It says nothing of its own: which demand was planned for is not known."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -222,6 +228,7 @@ class FixedController:
         self.planning_s = 0.0
         self.time_limits_hit = 0
         self.infeasible = 0
+        self.says: list[tuple[float, Mapping[DeploymentKey, Expected]]] = []
 
     def replan(self, seen: Observation, incumbent: Plan | None) -> Plan:
         """See `simulator.engine.Controller`."""

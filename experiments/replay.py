@@ -6,14 +6,15 @@ Requests come in chunks and go in batches: nothing here holds all of them.
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from experiments.demand import ArrivalCounts
+from experiments.agreement import Agreement, Expected, agreements, expected
+from experiments.demand import ArrivalCounts, demand_of_sums
 from experiments.functions import UserFunctions
 from experiments.metrics import summarise
 from experiments.planner import CountingController, FixedController, PlanningController
@@ -21,7 +22,7 @@ from experiments.scenario import Scenario, Unmatched, classify
 from experiments.tally import Judgement, Tally, judge
 from simulator.engine import Arrivals, ChosenEngine, EngineSettings, Workload, choose_engine
 from simulator.errors import InputError
-from simulator.fleet import replicas_by_deployment
+from simulator.fleet import DeploymentKey, replicas_by_deployment
 from simulator.plan import Plan
 from simulator.policy import Policy
 from simulator.reality import Reality
@@ -91,6 +92,7 @@ class ReplayRun:
     result: RunSummary
     tally: Tally
     summary: dict[str, object]
+    agreement: list[Agreement]
     machine: MachineTimes
 
 
@@ -289,6 +291,7 @@ def _run(
     world = world_of(scenario, reality, options.functions)
     engine = options.engine.engine(requests.arrivals(), controller, world.offer, settings, reality, progress)
     result = engine.stream(take)
+    says = controller.says or _said_of_true_demand(scenario, result, tally)
     summary = {
         "policy": name,
         "seed": options.seed,
@@ -311,8 +314,17 @@ def _run(
         result=result,
         tally=tally,
         summary=summary,
+        agreement=agreements(result, tally.simulated, says),
         machine=machine,
     )
+
+
+def _said_of_true_demand(
+    scenario: Scenario, result: RunSummary, tally: Tally
+) -> list[tuple[float, Mapping[DeploymentKey, Expected]]]:
+    """What the plans of a run say of their deployments if their demand is the mean of what really arrived."""
+    demand = demand_of_sums(tally.moments, result.horizon_s)
+    return [(start_s, expected(scenario, demand, plan)) for start_s, plan in result.plans]
 
 
 def fleet_changes(result: RunSummary) -> int:

@@ -14,10 +14,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from experiments.slo import PercentileSlo, parse_slos
 from simulator.balancer import BALANCERS
-from simulator.catalog import Catalog, candidate_configurations, load_catalog
-from simulator.delay import DELAY_MODELS, DelayModel
+from simulator.catalog import Catalog, candidate_configurations, kv_capacity_tokens, load_catalog
+from simulator.delay import DELAY_MODELS, DelayModel, StepCost
 from simulator.errors import InputError
 from simulator.files import read_bytes
+from simulator.fleet import DeploymentKey
 from simulator.plan import describe
 from simulator.policy import StoppingRule
 from simulator.problem import CapacityRows, Configuration
@@ -271,6 +272,17 @@ class Scenario:
         return (
             stated if stated else tuple(sorted({t.planned_tpot_s for t in self.types if t.planned_tpot_s is not None}))
         )
+
+    def step_cost(self, key: DeploymentKey) -> StepCost:
+        """Of one replica, at nominal."""
+        model, tier, n, m = key
+        return self.delay_model.step_cost(self.catalog.models[model], self.catalog.tiers[tier], n, m)
+
+    def kv_tokens(self, key: DeploymentKey) -> int:
+        """Tokens that the KV cache of one replica holds."""
+        model, tier, n, m = key
+        utilisation = self.file.catalog.memory_utilisation
+        return kv_capacity_tokens(self.catalog.models[model], self.catalog.tiers[tier], n, m, utilisation)
 
     def error_of(self, configurations: tuple[Configuration, ...]) -> npt.NDArray[np.float64]:
         """Shape (types, configurations): error of the model x factor of the precision x difficulty of the type."""

@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
+from experiments.agreement import Agreement
 from experiments.metrics import interval_table, requests_table
 from experiments.remarks import delay_evidence
 from experiments.replay import BatchSink, ReplayRun
@@ -30,6 +31,7 @@ from simulator.files import plan_to_dict
 from simulator.results import BATCH_REQUESTS, Rental, RequestTable, RunSummary
 from traces.source import Survey
 
+AGREEMENT = [field.name for field in fields(Agreement)]
 MARKER = "run.json"  # what makes a folder a run directory of ours
 
 
@@ -155,6 +157,7 @@ class ReplayWriter:
             for name, frame in (
                 ("intervals", interval_table(scenario, run.tally)),
                 ("rentals", _rentals_frame(run.result)),
+                ("agreement", pd.DataFrame([asdict(row) for row in run.agreement], columns=AGREEMENT)),
                 *_log_frames(run.result),
             ):
                 self._append(name, pa.Table.from_pandas(frame, preserve_index=False), run.policy, run.seed)

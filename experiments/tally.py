@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from experiments.agreement import Simulated
 from experiments.load import work_s
 from experiments.quantiles import Quantiles
 from experiments.scenario import Scenario
@@ -76,6 +77,10 @@ class Tally:
         Quantiles over all requests that have the time.
     slos
         The percentile SLOs of the scenario, each with the index of its query type.
+    moments
+        Sums over the requests that arrived, shape (6, types): 1, h, f, h f, f^2, h^2 with h input and f output tokens.
+    simulated
+        What the requests had, by deployment.
     load_starts_s, work_s
         Starts of finer intervals, for the figure of demand and capacity, and the replica seconds that the requests
         arriving in each need.
@@ -89,6 +94,8 @@ class Tally:
         self.sums = {name: np.zeros(shape) for name in SUMS}
         self.ttft_s, self.tpot_s, self.e2e_s = Quantiles(), Quantiles(), Quantiles()
         self.slos = [(index, slo) for index, rule in enumerate(scenario.types) for slo in rule.slos()]
+        self.moments = np.zeros((6, len(scenario.types)))
+        self.simulated = Simulated(scenario)
         self._slo_counts = np.zeros((len(self.slos), 2), dtype=np.int64)  # requests, beyond the limit
         self._slo_times = [Quantiles() for _ in self.slos]
         self.preemptions = 0
@@ -117,6 +124,10 @@ class Tally:
         self.ttft_s.add(requests.ttft_s)
         self.tpot_s.add(requests.tpot_s)
         self.e2e_s.add(requests.e2e_s)
+        self.simulated.add(requests)
+        h, f = (column.astype(np.float64) for column in (requests.input_tokens, requests.output_tokens))
+        for row, values in enumerate((np.ones(len(h)), h, f, h * f, f * f, h * h)):
+            self.moments[row] += np.bincount(requests.query_type, weights=values, minlength=self.moments.shape[1])
         for row, (index, slo) in enumerate(self.slos):
             found = count_slo(requests, index, slo)
             self._slo_counts[row] += found.requests, found.over

@@ -9,7 +9,7 @@ from typing import Annotated, Protocol
 import typer
 from rich.console import Console
 
-from simulator.policy import Policy
+from simulator.policy import Policy, SearchProgress
 from traces.registry import OnBadRow, TraceRead
 
 PolicyOption = Annotated[
@@ -58,6 +58,10 @@ class Bars(Protocol):
 
     def start(self, name: str, horizon_s: float | None = None) -> Callable[[float], None]:
         """Start a bar; the function that is given back takes the share that is done."""
+        ...
+
+    def search(self, name: str) -> Callable[[SearchProgress], None] | None:
+        """Start a bar that shows how a search closes its gap; None where nobody would see it."""
         ...
 
 

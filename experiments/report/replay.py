@@ -9,8 +9,9 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from experiments.agreement import agreement_table, agreement_words
 from experiments.show.parts import AreaChart, Chart, Document, Flow, FlowChart, Line, LineChart, Section, Table
-from experiments.store import MARKER
+from experiments.store import AGREEMENT, MARKER
 from experiments.sweep.folder import read_json
 from simulator.errors import InputError
 from simulator.files import read_plan
@@ -22,6 +23,7 @@ COLUMNS = {
     "intervals": ["policy", "interval_start_s", "arrived", "served", "slo_violations"],
     "rentals": ["policy", "tier", "gpus", "price_usd_per_h", "rent_s", "end_s"],
 }
+AGREEMENT_COLUMNS = ["policy", *AGREEMENT]
 SECONDS_PER_H = 3600.0
 MOST_POINTS = 400
 
@@ -51,6 +53,7 @@ def _document(directory: Path, marker: Mapping[str, Any], summaries: list[dict[s
         Section(title="Money and service", text=(), tables=[_table(summaries)], charts=over_time),
         Section(title="GPUs over time", charts=_gpus(rentals)),
         Section(title="Latency", charts=_latency(directory / "requests.parquet", summaries)),
+        _agreement(directory, marker),
         Section(
             title="The plan",
             text=["Query types, the deployments that serve them and their GPUs; as wide as the share of the demand."],
@@ -90,6 +93,23 @@ def _words(summaries: list[dict[str, Any]], marker: Mapping[str, Any]) -> list[s
         what = "requests not served, or beyond a limit of their type"
         lines.append(_extremes(what.capitalize(), f"Fewest {what}", "most", share, lambda part: f"{part:.2%}"))
     return lines
+
+
+def _agreement(directory: Path, marker: Mapping[str, Any]) -> Section:
+    """Whether the planner knew what the simulation would show."""
+    frame = _parquet(directory / "agreement.parquet", AGREEMENT_COLUMNS)
+    rows = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    words = []
+    for policy in dict.fromkeys(row["policy"] for row in rows):
+        own = [row for row in rows if row["policy"] == policy]
+        words.append(f"{policy}: {agreement_words(own)}" if len(frame["policy"].unique()) > 1 else agreement_words(own))
+    whose = "the demand that really came" if marker["options"].get("plan") else "the demand that was forecast"
+    note = (
+        f"planned: for {whose}, as a mean over the plans in force; load: share of a replica's time that the work of "
+        "its requests takes; TPOT and delay: means over requests. Bursts within an interval are what no mean knows of."
+    )
+    table = agreement_table(rows, title="Load, TPOT and delay of each deployment", note=note)
+    return Section(title="Planned against simulated", text=words, tables=[table])
 
 
 def _extremes(what: str, least: str, most: str, values: Mapping[str, float], show: Callable[[float], str]) -> str:

@@ -25,12 +25,16 @@ class Acceptance:
         On the draws of the search, and on draws that were never used before.
     wanted
         How many fresh draws have to be passed.
+    held_out_late, fresh_late
+        Share of late requests by SLO, in the order of `Trial.counts`: on the part held out, and on each fresh draw.
     """
 
     held_out: float | None
     search: tuple[float, ...]
     fresh: tuple[float, ...]
     wanted: int
+    held_out_late: tuple[float, ...] = ()
+    fresh_late: tuple[tuple[float, ...], ...] = ()
 
     @property
     def worst(self) -> float:

@@ -40,6 +40,7 @@ class Draws(Protocol):
     """Arrivals of one kind; the same number, the same draw."""
 
     learning: Draw
+    learning_source: TraceSource
     held_out: Draw | None
 
     def fresh(self, number: int) -> Draw:
@@ -72,6 +73,7 @@ class TraceDraws:
         self._block_s = min(BLOCK_S, self._first.span_s / LEAST_BLOCKS)
         if not len(self._first) or self._block_s <= 0:
             raise InputError("the trace has too few requests to learn from")
+        self.learning_source: TraceSource = TraceInMemory(self._first)
         self.learning = draw_of(scenario, self._first, "the part that is learned from", seed)
         self.held_out = None
         if place < len(trace):
@@ -102,6 +104,7 @@ class ScenarioDraws:
     ) -> None:
         self._scenario, self._seed = scenario, seed
         self._duration_s, self._rate_factor = duration_s, rate_factor
+        self.learning_source = self._source(seed)
         self.learning = self._draw(seed, "the draw that is learned from")
 
     def fresh(self, number: int) -> Draw:
@@ -109,9 +112,12 @@ class ScenarioDraws:
         return self._draw(self._seed + 1 + number, f"fresh draw {number}")
 
     def _draw(self, seed: int, name: str) -> Draw:
-        source = stand_in(self._scenario, seed=seed, duration_s=self._duration_s, rate_factor=self._rate_factor)
+        source = self._source(seed)
         survey(self._scenario, source)
         return draw_of(self._scenario, whole(source), name, seed)
+
+    def _source(self, seed: int) -> TraceSource:
+        return stand_in(self._scenario, seed=seed, duration_s=self._duration_s, rate_factor=self._rate_factor)
 
 
 def draw_of(scenario: Scenario, trace: Trace, name: str, seed: int) -> Draw:

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from experiments.scenario import Scenario
 from experiments.slo import PercentileSlo
-from experiments.verify.sample import OfType, Sample, step_of
+from experiments.verify.sample import OfType, Sample
 from simulator.delay import StepCost
 from simulator.errors import InputError
+from simulator.fleet import deployment_key
 from simulator.plan import describe
 
 ROOM = 0.8  # of a limit that a request alone may take where it is to have room for waiting
@@ -51,7 +52,7 @@ def usable_routes(
         meets together.
     """
     configurations = scenario.configurations
-    steps = [step_of(scenario, c) for c in configurations]
+    steps = [scenario.step_cost(deployment_key(c)) for c in configurations]
     budget = scenario.file.engine.token_budget
     usable = np.ones((len(scenario.types), len(configurations)), dtype=np.bool_)
     roomy = usable.copy()

@@ -26,9 +26,10 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from experiments.scenario import Scenario
-from experiments.verify.sample import OfType, Sample, step_of
+from experiments.verify.sample import OfType, Sample
 from simulator.batching import RESIDUAL_STEPS
 from simulator.delay import StepCost
+from simulator.fleet import deployment_key
 from simulator.problem import Configuration
 
 FloatArray = npt.NDArray[np.float64]
@@ -67,7 +68,7 @@ def residence_s(step: StepCost, own: OfType, tpot_s: float) -> float:
 
 def window_of(scenario: Scenario, sample: Sample, configuration: Configuration, share: FloatArray) -> float:
     """Residence time of the mix, by the work of the types; at the operating point, or the slowest of the scenario."""
-    step = step_of(scenario, configuration)
+    step = scenario.step_cost(deployment_key(configuration))
     tpot_s = configuration.tpot_target_s or max(scenario.tpot_targets_s)
     weights, stays = [], []
     for own, part in zip(sample.types, share.tolist(), strict=True):
@@ -93,7 +94,7 @@ def peak(
     mix = [(own, part) for own, part in zip(sample.types, share.tolist(), strict=True) if part > 0 and len(own)]
     if guess is Guess.NONE or not mix:
         return Peak(factor=1.0, window_s=window_s)
-    step = step_of(scenario, configuration)
+    step = scenario.step_cost(deployment_key(configuration))
     if guess is Guess.STAFFING:
         return Peak(factor=_staffing(step, mix, sample.horizon_s, window_s, level), window_s=window_s)
     return Peak(factor=_sequence(step, mix, sample.horizon_s, window_s, level), window_s=window_s)

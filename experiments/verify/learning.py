@@ -20,7 +20,7 @@ import numpy.typing as npt
 from experiments.scenario import Scenario
 from experiments.slo import PercentileSlo, beyond
 from experiments.verify.guess import window_of
-from experiments.verify.sample import Sample, step_of, work_s
+from experiments.verify.sample import Sample
 from simulator.fleet import DeploymentKey, deployment_key
 from simulator.plan import Plan
 from simulator.results import RequestTable
@@ -67,7 +67,7 @@ def needs(
         share = counts / np.maximum([len(own) for own in sample.types], 1)
         window_s = window_of(scenario, sample, deployment.configuration, share)
         load = np.full(len(requests), np.nan)
-        load[here] = local_load(scenario, requests, here, key, plan, window_s)
+        load[here] = local_load(scenario, requests, here, key, window_s)
         for i, slo, (applies, over) in judged:
             own = here & applies & (requests.query_type == i)
             late = int((own & over).sum())
@@ -85,19 +85,12 @@ def _factor(load: FloatArray, late_share: float, level: float) -> float:
 
 
 def local_load(
-    scenario: Scenario,
-    requests: RequestTable,
-    here: npt.NDArray[np.bool_],
-    key: DeploymentKey,
-    plan: Plan,
-    window_s: float,
+    scenario: Scenario, requests: RequestTable, here: npt.NDArray[np.bool_], key: DeploymentKey, window_s: float
 ) -> FloatArray:
     """Work that arrived within a window before or after each request of a deployment [replica seconds per second]."""
-    configuration = next(d.configuration for d in plan.deployments if deployment_key(d.configuration) == key)
-    step = step_of(scenario, configuration)
     arrival_s = requests.arrival_s[here]
-    work = work_s(step, requests.input_tokens[here].astype(np.float64), requests.output_tokens[here].astype(np.float64))
-    done = np.concatenate([[0.0], np.cumsum(work)])
+    inputs, outputs = (column[here].astype(np.float64) for column in (requests.input_tokens, requests.output_tokens))
+    done = np.concatenate([[0.0], np.cumsum(scenario.step_cost(key).work_s(inputs, outputs))])
     upto = np.searchsorted(arrival_s, arrival_s + window_s, side="right")
     since = np.searchsorted(arrival_s, arrival_s - window_s, side="left")
     return np.asarray((done[upto] - done[since]) / (2 * window_s))

@@ -15,7 +15,7 @@ not monotone in its headroom, so nothing is bisected.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,8 @@ FloatArray = npt.NDArray[np.float64]
 
 ROUNDS = 6
 ADDITIONS = 12
-LOOSER = (1.6, 1.3, 1.15)  # times the caps that were learned: plans at less headroom
+EFFORT = 150  # fleets that agh+ routes for one of many plans
+LOOSER = (1.8, 1.5, 1.3, 1.15)  # times the caps that were learned: plans at less headroom
 SEARCH_DRAWS = 10
 CHEAPER = 0.999  # times the cost of the best: less of a saving is not worth the draws of an acceptance
 LITTLE = 0.3  # a cap below which static headroom is the wrong tool
@@ -185,7 +186,10 @@ class Loop:
         """Search to the end."""
         self._guess()
         for number in range(1, ROUNDS + 1):
-            tried = self.attempt(f"round {number}", self._planned())
+            candidate = self._planned()
+            if not self._is_new(candidate):  # no more headroom is to be had from this policy
+                break
+            tried = self.attempt(f"round {number}", candidate)
             if tried.accepted:
                 break
             self._learn(tried)
@@ -263,7 +267,7 @@ class Loop:
     def _planned(self, strain: float = 1.0) -> Candidate:
         """The policy's plan at the headroom that is known, or at so much less."""
         problem = with_strain(self.problem(), strain)
-        stop = self._scenario.file.stop.rule()
+        stop = replace(self._scenario.file.stop.rule(), effort=EFFORT)
         plan, _ = judged_plan(self._policy, problem, incumbent=None, stop=stop, seed=self._options.seed)
         return Candidate(plan=plan, problem=problem, strain=strain)
 
@@ -285,26 +289,33 @@ class Loop:
 
     def _accept(self, plan: Plan) -> tuple[Acceptance, Trial | None]:
         """The part that was held out, the draws of the search, fresh ones; the first that is not passed ends it."""
-        held_out: float | None = None
-        search: list[float] = []
-        fresh: list[float] = []
+        held_out: Trial | None = None
+        search: list[Trial] = []
+        fresh: list[Trial] = []
         failed: Trial | None = None
         if self._draws.held_out is not None:
-            trial = self.found.bench.trial(plan, self._draws.held_out)
-            held_out, failed = trial.strain, None if trial.holds else trial
+            held_out = self.found.bench.trial(plan, self._draws.held_out)
+            failed = None if held_out.holds else held_out
         if failed is None:
             failed = self._pass(plan, sorted(range(SEARCH_DRAWS), key=self._refused.__getitem__, reverse=True), search)
         if failed is None:
             failed = self._pass(plan, range(self.found.unseen, self.found.unseen + self._options.draws), fresh)
             self.found.fresh_used += len(fresh)
-        wanted = self._options.draws
-        return Acceptance(held_out=held_out, search=tuple(search), fresh=tuple(fresh), wanted=wanted), failed
+        acceptance = Acceptance(
+            held_out=None if held_out is None else held_out.strain,
+            search=tuple(trial.strain for trial in search),
+            fresh=tuple(trial.strain for trial in fresh),
+            wanted=self._options.draws,
+            held_out_late=() if held_out is None else held_out.late,
+            fresh_late=tuple(trial.late for trial in fresh),
+        )
+        return acceptance, failed
 
-    def _pass(self, plan: Plan, numbers: Iterable[int], strains: list[float]) -> Trial | None:
-        """The first draw that is not passed, None if all are."""
+    def _pass(self, plan: Plan, numbers: Iterable[int], trials: list[Trial]) -> Trial | None:
+        """The first draw that is not passed, None if all are; `trials` gets all that were tried."""
         for number in numbers:
             trial = self.found.bench.trial(plan, self._draw(number))
-            strains.append(trial.strain)
+            trials.append(trial)
             if not trial.holds:
                 self._refused[number] += 1
                 return trial

@@ -1,6 +1,6 @@
 """The requests that are learned from, by query type, and what they need of each configuration."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -10,7 +10,6 @@ from experiments.demand import MIN_ARRIVAL_PER_H, SECONDS_PER_H, Demand, expecte
 from experiments.scenario import Scenario
 from experiments.verify.draws import Draw
 from simulator.delay import StepCost
-from simulator.problem import Configuration
 from simulator.ticks import TICKS_PER_S
 
 FloatArray = npt.NDArray[np.float64]
@@ -28,14 +27,8 @@ class OfType:
         return len(self.arrival_s)
 
     def work_s(self, step: StepCost) -> FloatArray:
-        """Replica seconds of each request beside its share of the base of the steps (`simulator.batching`)."""
-        return work_s(step, self.inputs, self.outputs)
-
-
-def work_s(step: StepCost, inputs: FloatArray, outputs: FloatArray) -> FloatArray:
-    """Replica seconds of requests: v = b h + c f + d (h f + f^2 / 2)."""
-    context = inputs * outputs + outputs**2 / 2
-    return step.prefill_s_per_token * inputs + step.decode_s_per_sequence * outputs + step.context_s_per_token * context
+        """Of each request."""
+        return step.work_s(self.inputs, self.outputs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,7 +57,8 @@ class Sample:
 
     def demand(self, scenario: Scenario) -> Demand:
         """Mean rates and moments. A type without requests keeps a route: its expected lengths at a token rate."""
-        found = expected_demand(scenario.types)
+        found = replace(expected_demand(scenario.types), input_squared=np.zeros(len(self.types)))
+        assert found.input_squared is not None
         for i, own in enumerate(self.types):
             if not len(own):
                 found.arrival_per_h[i] = MIN_ARRIVAL_PER_H
@@ -74,11 +68,5 @@ class Sample:
             found.output_tokens[i] = own.outputs.mean()
             found.input_output[i] = (own.inputs * own.outputs).mean()
             found.output_squared[i] = (own.outputs**2).mean()
+            found.input_squared[i] = (own.inputs**2).mean()
         return found
-
-
-def step_of(scenario: Scenario, configuration: Configuration) -> StepCost:
-    """What a step of one replica costs at nominal."""
-    c = configuration
-    model, tier = scenario.catalog.models[c.model], scenario.catalog.tiers[c.tier]
-    return scenario.delay_model.step_cost(model, tier, c.tensor_parallel, c.pipeline_parallel)

@@ -46,6 +46,11 @@ class Trial:
         return all(count.held for _, count in self.counts)
 
     @property
+    def late(self) -> tuple[float, ...]:
+        """Share of late requests by SLO."""
+        return tuple(count.share for _, count in self.counts)
+
+    @property
     def worst(self) -> tuple[int, SloCount] | None:
         """The SLO that is strained most."""
         return max(self.counts, key=lambda item: item[1].strain, default=None)

@@ -73,6 +73,20 @@ class StepCost:
             + self.context_s_per_token * context_tokens
         )
 
+    def work_s(
+        self, input_tokens: npt.NDArray[np.float64], output_tokens: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """What requests take of a replica's time beside the base of the steps, b h + c (f - 1) + d (f - 1) (h + f / 2).
+
+        Arrays of one shape; the prefill of h tokens gives the first of f tokens.
+        """
+        decode = np.maximum(output_tokens - 1, 0.0)
+        return np.asarray(
+            self.prefill_s_per_token * input_tokens
+            + self.decode_s_per_sequence * decode
+            + self.context_s_per_token * decode * (input_tokens + output_tokens / 2)
+        )
+
     def scaled(self, factor: float) -> "StepCost":
         """The step cost of a world that is `factor` times as slow."""
         return StepCost(

@@ -1,0 +1,270 @@
+"""Planned against simulated, deployment by deployment: does the planner know what the simulation will show?
+
+Of each deployment the load (share of a replica's time that the work of its requests takes; of the KV cache under
+`static`), the mean time per output token and the mean delay, once as the planner states them for its demand and its
+routing (`simulator.steady_state` where replicas batch), once as the requests had them. Two things come between: the
+model, and a demand that is not the one planned for; where the demand is that of the trace, only the first.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.demand import SECONDS_PER_H, Demand
+from experiments.load import busy_s
+from experiments.scenario import Scenario
+from experiments.show.parts import Table
+from simulator.fleet import DeploymentKey, deployment_key
+from simulator.plan import Deployment, Plan
+from simulator.replica import Discipline
+from simulator.results import RequestTable, RunSummary
+from simulator.steady_state import TypeLoad, steady_state
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What a plan says of one deployment; times are means over requests, infinite where its queue grows for ever."""
+
+    replicas: int
+    requests_per_s: float
+    load: float
+    tpot_s: float
+    delay_s: float
+
+
+def expected(scenario: Scenario, demand: Demand, plan: Plan) -> dict[DeploymentKey, Expected]:
+    """What a plan says of its deployments at a demand."""
+    share: dict[tuple[str, str], dict[int, float]] = {}
+    index = {rule.name: i for i, rule in enumerate(scenario.types)}
+    for route in plan.routing:
+        share.setdefault((route.model, route.tier), {})[index[route.query_type]] = route.share
+    says = _EXPECTED[scenario.file.discipline]
+    return {
+        deployment_key(d.configuration): says(scenario, demand, d, share.get(d.configuration.pair, {}))
+        for d in plan.deployments
+    }
+
+
+def _batching(scenario: Scenario, demand: Demand, deployment: Deployment, share: Mapping[int, float]) -> Expected:
+    rates = {i: part * float(demand.arrival_per_h[i]) / SECONDS_PER_H for i, part in share.items()}
+    loads = [
+        TypeLoad(
+            rate_per_s=rate,
+            input_tokens=float(demand.input_tokens[i]),
+            output_tokens=float(demand.output_tokens[i]),
+            input_output=float(demand.input_output[i]),
+            output_squared=float(demand.output_squared[i]),
+            input_squared=None if demand.input_squared is None else float(demand.input_squared[i]),
+        )
+        for i, rate in rates.items()
+        if rate > 0 and demand.output_tokens[i] > 0
+    ]
+    total = sum(load.rate_per_s for load in loads)
+    if not total:
+        return Expected(replicas=deployment.replicas, requests_per_s=0.0, load=0.0, tpot_s=np.nan, delay_s=np.nan)
+    state = steady_state(
+        scenario.step_cost(deployment_key(deployment.configuration)),
+        token_budget=scenario.file.engine.token_budget,
+        replicas=deployment.replicas,
+        loads=loads,
+    )
+    mix = np.array([load.rate_per_s for load in loads]) / total
+    return Expected(
+        replicas=deployment.replicas,
+        requests_per_s=total,
+        load=state.work_share,
+        tpot_s=float(mix @ state.tpot_s),
+        delay_s=float(mix @ state.e2e_s),
+    )
+
+
+def _static(scenario: Scenario, demand: Demand, deployment: Deployment, share: Mapping[int, float]) -> Expected:
+    """The two-phase delay of each type, and the KV cache that its tokens hold for that long (Little's law)."""
+    model, tier, n, m = key = deployment_key(deployment.configuration)
+    delay = scenario.delay_model.request_delay(scenario.catalog.models[model], scenario.catalog.tiers[tier], n, m)
+    types = list(share)
+    rates = np.array([share[i] for i in types]) * demand.arrival_per_h[types] / SECONDS_PER_H
+    h, f = demand.input_tokens[types], demand.output_tokens[types]
+    delay_s = np.asarray(delay.delay_s(h, f))
+    total = float(rates.sum())
+    held = float(rates @ (delay_s * (h + f))) / max(scenario.kv_tokens(key), 1)
+    return Expected(
+        replicas=deployment.replicas,
+        requests_per_s=total,
+        load=held / deployment.replicas,
+        tpot_s=delay.decode_s_per_token if total else np.nan,
+        delay_s=float(rates @ delay_s) / total if total else np.nan,
+    )
+
+
+_EXPECTED = {Discipline.BATCHING: _batching, Discipline.STATIC: _static}
+
+
+class Simulated:
+    """What the requests of a run had, by deployment: taken in batch by batch."""
+
+    COLUMNS = ("served", "timed", "busy_s", "tpot_s", "delay_s")
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self._sums: dict[DeploymentKey, FloatArray] = {}
+
+    def add(self, requests: RequestTable) -> None:
+        """Take in a batch."""
+        routed = np.flatnonzero(requests.deployment >= 0)
+        where = requests.deployment[routed]
+        served = requests.served[routed]
+        tpot_s = requests.tpot_s[routed]
+        timed = ~np.isnan(tpot_s)
+        known = len(requests.deployments)
+        table = np.stack(
+            [
+                np.bincount(where[served], minlength=known),
+                np.bincount(where[timed], minlength=known),
+                np.bincount(where, weights=busy_s(self._scenario, requests)[routed], minlength=known),
+                np.bincount(where[timed], weights=tpot_s[timed], minlength=known),
+                np.bincount(where[served], weights=requests.e2e_s[routed][served], minlength=known),
+            ],
+            axis=1,
+        )
+        for key, row in zip(requests.deployments, table, strict=True):
+            self._sums[key] = self._sums.get(key, 0.0) + row
+
+    def of(self, key: DeploymentKey) -> dict[str, float]:
+        """Sums over the requests of a deployment, by the names of `COLUMNS`."""
+        row = self._sums.get(key, np.zeros(len(self.COLUMNS)))
+        return dict(zip(self.COLUMNS, row.tolist(), strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """One deployment, planned and simulated; None where nothing was planned, or no request has the time.
+
+    Loads are shares of a replica's time, delays means over requests.
+    """
+
+    deployment: str
+    replica_hours: float
+    requests: int
+    planned_load: float | None
+    simulated_load: float | None
+    planned_tpot_s: float | None
+    simulated_tpot_s: float | None
+    planned_delay_s: float | None
+    simulated_delay_s: float | None
+
+
+def agreements(
+    run: RunSummary, simulated: Simulated, says: Sequence[tuple[float, Mapping[DeploymentKey, Expected]]]
+) -> list[Agreement]:
+    """Each deployment of a run with requests, those with most of them first.
+
+    Parameters
+    ----------
+    says
+        Time at which each plan came into force [s], and what it says of its deployments. Several plans are averaged:
+        loads over replicas and time, times over requests.
+    """
+    starts = [start for start, _ in says]
+    lengths = np.diff([*starts, run.horizon_s]) if starts else np.zeros(0)
+    rows = []
+    for index, key in enumerate(run.deployments):
+        found = simulated.of(key)
+        ready_s = sum(
+            max(0.0, min(rental.end_s, run.horizon_s) - max(rental.ready_s, 0.0))
+            for rental in run.rentals
+            if rental.deployment == index
+        )
+        own = [(plan[key], length) for (_, plan), length in zip(says, lengths.tolist(), strict=True) if key in plan]
+        model, tier, n, m = key
+        rows.append(
+            Agreement(
+                deployment=f"{model} on {tier} TP{n} PP{m}",
+                replica_hours=ready_s / SECONDS_PER_H,
+                requests=int(found["served"]),
+                planned_load=_mean([(e.load, e.replicas * length) for e, length in own]),
+                simulated_load=found["busy_s"] / ready_s if ready_s else None,
+                planned_tpot_s=_mean([(e.tpot_s, e.requests_per_s * length) for e, length in own]),
+                simulated_tpot_s=found["tpot_s"] / found["timed"] if found["timed"] else None,
+                planned_delay_s=_mean([(e.delay_s, e.requests_per_s * length) for e, length in own]),
+                simulated_delay_s=found["delay_s"] / found["served"] if found["served"] else None,
+            )
+        )
+    return sorted(rows, key=lambda row: -row.requests)
+
+
+def _mean(weighted: Sequence[tuple[float, float]]) -> float | None:
+    """Weighted mean of what is known and finite; None if one is infinite or none has any weight."""
+    known = [(value, weight) for value, weight in weighted if weight > 0 and not np.isnan(value)]
+    if not known or any(np.isinf(value) for value, _ in known):
+        return None
+    return float(np.average([value for value, _ in known], weights=[weight for _, weight in known]))
+
+
+def off(planned: float | None, simulated: float | None) -> float | None:
+    """How far what was planned is off, relative to what was simulated."""
+    if planned is None or simulated is None or simulated <= 0:
+        return None
+    return planned / simulated - 1
+
+
+def agreement_table(rows: Sequence[Mapping[str, Any]], *, title: str, note: str = "") -> Table:
+    """Rows of `Agreement` as dictionaries, with `policy` where there are several."""
+
+    def cell(row: Mapping[str, Any], name: str, scale: float, digits: int) -> str:
+        planned, simulated = (_known(row[f"{side}_{name}"]) for side in ("planned", "simulated"))
+        error = off(planned, simulated)
+        told = ["-" if value is None else f"{value * scale:,.{digits}f}" for value in (planned, simulated)]
+        return " / ".join(told) + ("" if error is None else f" ({100 * error:+.1f} %)")
+
+    policies = ["policy"] if any("policy" in row for row in rows) else []
+    body = [
+        [
+            *(str(row[name]) for name in policies),
+            str(row["deployment"]),
+            f"{row['requests']:,}",
+            cell(row, "load", 100, 1),
+            cell(row, "tpot_s", 1000, 2),
+            cell(row, "delay_s", 1, 2),
+        ]
+        for row in rows
+    ]
+    columns = (*policies, "deployment", "requests", "load [%]", "TPOT [ms]", "delay [s]")
+    note = f"each as planned / simulated (by how much the planner is off); {note}".removesuffix("; ")
+    return Table(title=title, columns=columns, rows=body, labels=len(policies) + 1, note=note)
+
+
+def mean_off(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """By how much the planner was off on average, whatever the sign, each deployment by its requests; None if unknown.
+
+    `name` is `load`, `tpot_s` or `delay_s`.
+    """
+    known = [
+        (abs(error), int(row["requests"]))
+        for row in rows
+        if (error := off(_known(row[f"planned_{name}"]), _known(row[f"simulated_{name}"]))) is not None
+        and row["requests"]
+    ]
+    return float(np.average([error for error, _ in known], weights=[n for _, n in known])) if known else None
+
+
+def agreement_words(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How far planner and simulator are apart, in a sentence."""
+    told = [
+        f"{what} by {100 * error:.1f} %"
+        for what, name in (("load", "load"), ("TPOT", "tpot_s"), ("delay", "delay_s"))
+        if (error := mean_off(rows, name)) is not None
+    ]
+    if not told:
+        return "Planned and simulated cannot be compared: no deployment has both."
+    return f"Planned against simulated, mean over requests: off in {', '.join(told)}."
+
+
+def _known(value: float | None) -> float | None:
+    """Parquet and pandas write what is not known as NaN."""
+    return None if value is None or np.isnan(value) else float(value)

@@ -1,0 +1,201 @@
+"""What a search for a verified plan found, in words, tables and numbers."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments.agreement import Agreement, Simulated, agreement_table, agreement_words, agreements, expected
+from experiments.scenario import Scenario
+from experiments.show.parts import Table
+from experiments.slo import MEASURES
+from experiments.verify.acceptance import CONFIDENCE
+from experiments.verify.alternatives import Alternative, alternatives, emptiest
+from experiments.verify.draws import Draws
+from experiments.verify.loop import LITTLE, Options, Search, Tried
+
+NORMAL = 1.96  # half of a 95 % interval of a mean, in standard errors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SloVerdict:
+    """One SLO of the plan: the share of requests beyond the limit, at each place where it was tried.
+
+    The limit is the one that was simulated against, the guard included. `fresh_low` and `fresh_high` are the 95 %
+    interval of the mean over the fresh draws.
+    """
+
+    query_type: str
+    percentile: str
+    measure: str
+    limit_s: float
+    may_be_late: float
+    learned_from: float
+    held_out: float | None
+    fresh_mean: float | None
+    fresh_low: float | None
+    fresh_high: float | None
+    fresh_worst: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What is told of a search.
+
+    Attributes
+    ----------
+    failure
+        Why nothing was accepted, empty if something was.
+    held_share
+        What the probability that the plan passes a further draw is at least, at `CONFIDENCE`; None without a plan.
+    """
+
+    failure: str
+    cost_usd_per_h: float | None
+    held_share: float | None
+    fresh_draws: int
+    guess: str
+    guard: float
+    tried: int
+    simulations: int
+    slos: Sequence[SloVerdict]
+    agreement: Sequence[Agreement]
+    emptiest: tuple[str, float] | None
+    alternatives: Sequence[Alternative]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "confidence": CONFIDENCE}
+
+    @property
+    def words(self) -> list[str]:
+        told = []
+        if self.cost_usd_per_h is not None and self.held_share is not None:
+            told.append(
+                f"verified: {self.cost_usd_per_h:.3f} USD/h as simulated; every SLO held on all of {self.fresh_draws} "
+                f"fresh draws, so it holds on the next with a probability of at least {self.held_share:.1%} "
+                f"({CONFIDENCE:.0%} confidence)"
+            )
+            told.append(agreement_words([asdict(row) for row in self.agreement]))
+        if self.emptiest is not None:
+            name, load = self.emptiest
+            told.append(
+                f"{name} is filled to {load:.0%} of its limit, below {LITTLE:.0%}: static headroom is the wrong tool "
+                "for such bursts; what else there is, and its price:"
+            )
+        return told
+
+    @property
+    def tables(self) -> list[Table]:
+        made = []
+        if self.slos:
+            made.append(_slo_table(self.slos, self.fresh_draws, self.guard))
+        if self.agreement:
+            made.append(agreement_table([asdict(row) for row in self.agreement], title="Planned against simulated"))
+        if self.alternatives:
+            made.append(_alternatives_table(self.alternatives))
+        return made
+
+
+def verdict_of(scenario: Scenario, draws: Draws, search: Search, options: Options) -> Verdict:
+    """Sum up a search; alternatives are priced where static headroom is the wrong tool, or nothing was accepted."""
+    at = search.best or search.closest
+    empty = emptiest(scenario, search)
+    others = alternatives(scenario, draws, search, options.seed) if search.best is None or empty is not None else []
+    accepted = search.best is not None and search.best.acceptance is not None
+    acceptance = search.best.acceptance if search.best is not None else None
+    return Verdict(
+        failure="" if accepted else _failure(scenario, search, at),
+        cost_usd_per_h=search.best.trial.cost_usd_per_h if search.best is not None else None,
+        held_share=acceptance.held_share if acceptance is not None else None,
+        fresh_draws=len(acceptance.fresh) if acceptance is not None else 0,
+        guess=str(search.guess),
+        guard=options.guard,
+        tried=len(search.tried),
+        simulations=search.bench.simulations,
+        slos=_slos(scenario, search.best) if search.best is not None else [],
+        agreement=_agreement(scenario, search, at) if at is not None else [],
+        emptiest=empty,
+        alternatives=others,
+    )
+
+
+def _failure(scenario: Scenario, search: Search, at: Tried | None) -> str:
+    if at is None or at.failed is None or at.failed.worst is None:
+        return f"no plan was accepted, of {len(search.tried)}"
+    index, count = at.failed.worst
+    return (
+        f"no plan was accepted, of {len(search.tried)}; the closest, {at.trial.cost_usd_per_h:.3f} USD/h, leaves "
+        f"{count.share:.1%} of {scenario.types[index].name} beyond {count.slo} on {at.failed.draw} "
+        f"({count.slo.allowed:.1%} may be)"
+    )
+
+
+def _slos(scenario: Scenario, best: Tried) -> list[SloVerdict]:
+    acceptance = best.acceptance
+    assert acceptance is not None
+    rows = []
+    for place, (index, count) in enumerate(best.trial.counts):
+        fresh = np.array([late[place] for late in acceptance.fresh_late])
+        half = NORMAL * fresh.std(ddof=1) / np.sqrt(len(fresh)) if len(fresh) > 1 else 0.0
+        rows.append(
+            SloVerdict(
+                query_type=scenario.types[index].name,
+                percentile=count.slo.percentile,
+                measure=count.slo.measure,
+                limit_s=count.slo.limit_s,
+                may_be_late=count.slo.allowed,
+                learned_from=count.share,
+                held_out=acceptance.held_out_late[place] if acceptance.held_out_late else None,
+                fresh_mean=float(fresh.mean()) if len(fresh) else None,
+                fresh_low=max(0.0, float(fresh.mean() - half)) if len(fresh) else None,
+                fresh_high=float(fresh.mean() + half) if len(fresh) else None,
+                fresh_worst=float(fresh.max()) if len(fresh) else None,
+            )
+        )
+    return rows
+
+
+def _agreement(scenario: Scenario, search: Search, at: Tried) -> list[Agreement]:
+    simulated = Simulated(scenario)
+    simulated.add(at.trial.run.requests)
+    said = expected(scenario, search.sample.demand(scenario), at.candidate.plan)
+    return agreements(at.trial.run, simulated, [(0.0, said)])
+
+
+def _slo_table(slos: Sequence[SloVerdict], draws: int, guard: float) -> Table:
+    def percent(share: float | None) -> str:
+        return "-" if share is None else f"{100 * share:.2f}"
+
+    return Table(
+        title="Requests beyond each limit [%]",
+        columns=("query type", "limit", "may be", "learned", "held out", "fresh (95 % interval)", "worst"),
+        rows=[
+            (
+                slo.query_type,
+                f"{slo.percentile} {MEASURES[slo.measure]} {slo.limit_s:g} s",
+                percent(slo.may_be_late),
+                percent(slo.learned_from),
+                percent(slo.held_out),
+                f"{percent(slo.fresh_mean)} ({percent(slo.fresh_low)}-{percent(slo.fresh_high)})",
+                percent(slo.fresh_worst),
+            )
+            for slo in slos
+        ],
+        labels=2,
+        note=f"learned: where the plan was learned from; fresh: mean and worst of {draws} draws that no plan was tried "
+        f"on before; limits are taken as {guard:g} of what is stated",
+    )
+
+
+def _alternatives_table(others: Sequence[Alternative]) -> Table:
+    return Table(
+        title="Instead of headroom",
+        columns=("way", "basis", "USD/h", "late at worst [%]", "SLOs hold"),
+        rows=[
+            (o.way, o.basis, f"{o.cost_usd_per_h:.2f}", f"{100 * o.late_share:.2f}", "yes" if o.holds else "no")
+            for o in others
+        ],
+        labels=2,
+    )
