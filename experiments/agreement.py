@@ -3,27 +3,36 @@
 Of each deployment the load (share of a replica's time that the work of its requests takes; of the KV cache under
 `static`), the mean time per output token and the mean delay, once as the planner states them for its demand and its
 routing (`simulator.steady_state` where replicas batch), once as the requests had them. Two things come between: the
-model, and a demand that is not the one planned for; where the demand is that of the trace, only the first.
+model, and a demand that is not the one planned for. Where the arrivals are known, only the first does: load comes and
+goes with them, so the steady state is taken window by window, each twice as long as a request stays, and averaged over
+the requests (the pointwise stationary approximation of queueing theory). A window with more work than a replica can do
+counts as one that is just full, what it leaves over is not carried to the next, and nobody waits longer than half of
+the work that came in a window takes, beside the wait at the mean load.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from experiments.demand import SECONDS_PER_H, Demand
+from experiments.demand import SECONDS_PER_H, Arrived, Demand, demand_of_sums
 from experiments.load import busy_s
 from experiments.scenario import Scenario
 from experiments.show.parts import Table
 from simulator.fleet import DeploymentKey, deployment_key
 from simulator.plan import Deployment, Plan
+from simulator.problem import PairKey
 from simulator.replica import Discipline
 from simulator.results import RequestTable, RunSummary
 from simulator.steady_state import TypeLoad, steady_state
 
 FloatArray = npt.NDArray[np.float64]
+
+WINDOW = 2.0  # stays of a request: shorter windows count the luck of single arrivals twice
+GROUPS = 40  # of windows of like load
+FULL, FULL_STEPS = 0.98, 6  # load of a replica that is just full, and how closely it is found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,15 +48,78 @@ class Expected:
 
 def expected(scenario: Scenario, demand: Demand, plan: Plan) -> dict[DeploymentKey, Expected]:
     """What a plan says of its deployments at a demand."""
-    share: dict[tuple[str, str], dict[int, float]] = {}
-    index = {rule.name: i for i, rule in enumerate(scenario.types)}
-    for route in plan.routing:
-        share.setdefault((route.model, route.tier), {})[index[route.query_type]] = route.share
+    share = _shares(scenario, plan)
     says = _EXPECTED[scenario.file.discipline]
     return {
-        deployment_key(d.configuration): says(scenario, demand, d, share.get(d.configuration.pair, {}))
+        deployment_key(d.configuration): says(scenario, demand, d, share[d.configuration.pair])
         for d in plan.deployments
     }
+
+
+def _shares(scenario: Scenario, plan: Plan) -> dict[PairKey, dict[int, float]]:
+    """Share of each query type, by index, at each deployment."""
+    share: dict[PairKey, dict[int, float]] = {d.configuration.pair: {} for d in plan.deployments}
+    index = {rule.name: i for i, rule in enumerate(scenario.types)}
+    for route in plan.routing:
+        share[route.model, route.tier][index[route.query_type]] = route.share
+    return share
+
+
+def expected_of(scenario: Scenario, arrived: Arrived, plan: Plan) -> dict[DeploymentKey, Expected]:
+    """What a plan says of its deployments if it is known what arrives when."""
+    means = expected(scenario, arrived.demand(), plan)
+    if scenario.file.discipline is Discipline.STATIC:
+        return means  # without queues times do not depend on the load
+    found = {}
+    for key, mean in means.items():
+        stay_s = mean.delay_s if np.isfinite(mean.delay_s) else arrived.length_s
+        found[key] = _over_windows(scenario, arrived.in_windows_of(WINDOW * stay_s), plan, key, mean)
+    return found
+
+
+def _over_windows(scenario: Scenario, arrived: Arrived, plan: Plan, key: DeploymentKey, mean: Expected) -> Expected:
+    """Times averaged over groups of windows of like load, weighted by their requests."""
+    deployment = next(d for d in plan.deployments if deployment_key(d.configuration) == key)
+    share = _shares(scenario, plan)[deployment.configuration.pair]
+    if not mean.requests_per_s:
+        return mean
+    step, types = scenario.step_cost(key), list(share)
+    part = np.array([share[i] for i in types])[:, None]
+    sums = arrived.sums[:, types]
+    _, h, f, hf, ff, _ = sums
+    work = step.prefill_s_per_token * h + step.decode_s_per_sequence * f + step.context_s_per_token * (hf + ff / 2)
+    order = np.argsort((part * work).sum(axis=0), kind="stable")
+    count = np.cumsum((part * sums[0]).sum(axis=0)[order])
+    tokens = float((part * f).sum() / max(count[-1], 1e-12))
+    group = np.minimum((count / max(count[-1], 1e-12) * GROUPS - 1e-9).astype(np.int64), GROUPS - 1)
+    tpot, delay = [], []
+    for number in np.unique(group).tolist():
+        windows = order[group == number]
+        demand = demand_of_sums(arrived.sums[:, :, windows].sum(axis=2), arrived.window_s * len(windows))
+        here = _at_most_full(scenario, demand, deployment, share)
+        if here.requests_per_s:
+            weight = here.requests_per_s * len(windows)
+            longer_s = (here.tpot_s - mean.tpot_s) * max(0.0, tokens - 1)
+            most_s = mean.delay_s + longer_s + arrived.window_s * here.load / 2
+            tpot.append((here.tpot_s, weight))
+            delay.append((min(here.delay_s, most_s) if np.isfinite(most_s) else here.delay_s, weight))
+    return replace(mean, tpot_s=_mean(tpot) or np.inf, delay_s=_mean(delay) or np.inf)
+
+
+def _at_most_full(scenario: Scenario, demand: Demand, deployment: Deployment, share: Mapping[int, float]) -> Expected:
+    """What a deployment says of a demand, or of as much of it as it can serve; weighted as all of it."""
+    found = _batching(scenario, demand, deployment, share)
+    if np.isfinite(found.delay_s) or not found.requests_per_s:
+        return found
+    low, high, fits = 0.0, 1.0, found
+    for _ in range(FULL_STEPS):
+        middle = (low + high) / 2
+        tried = _batching(scenario, demand, deployment, {i: middle * part for i, part in share.items()})
+        if np.isfinite(tried.delay_s) and tried.load < FULL:
+            low, fits = middle, tried
+        else:
+            high = middle
+    return replace(fits, requests_per_s=found.requests_per_s)
 
 
 def _batching(scenario: Scenario, demand: Demand, deployment: Deployment, share: Mapping[int, float]) -> Expected:

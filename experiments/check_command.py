@@ -78,7 +78,7 @@ def command(
             terminal.say(line)
         if rows:
             dictionaries = [asdict(row) for row in rows]
-            title = "Planned for the mean demand of the trace, against simulated"
+            title = "Planned for these arrivals, against simulated"
             terminal.out.print(rich_table(agreement_table(dictionaries, title=title)))
             terminal.say(agreement_words(dictionaries))
     if not accepted:
@@ -86,7 +86,7 @@ def command(
 
 
 def against(plan: Plan, scenario: str, trace: list[str], delay_model: str | None, seed: int) -> list[Agreement]:
-    """Replay a plan as it stands, and set what the planner says of it at the trace's mean demand beside the requests.
+    """Replay a plan as it stands, and set what the planner says of it for these arrivals beside what the requests had.
 
     Raises
     ------

@@ -196,3 +196,58 @@ def demand_of_sums(sums: npt.NDArray[np.float64], length_s: float) -> Demand:
         output_squared=means[3],
         input_squared=means[4],
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Arrived:
+    """What arrived, window by window.
+
+    Attributes
+    ----------
+    sums
+        Of 1, h, f, h f, f^2 and h^2 over the requests, shape (6, types, windows).
+    """
+
+    window_s: float
+    sums: npt.NDArray[np.float64]
+
+    @property
+    def length_s(self) -> float:
+        return self.window_s * int(self.sums.shape[2])
+
+    def demand(self, length_s: float | None = None) -> Demand:
+        """Mean of all, over `length_s` if the last window is cut short."""
+        return demand_of_sums(self.sums.sum(axis=2), length_s or self.length_s)
+
+    def in_windows_of(self, length_s: float) -> "Arrived":
+        """The same in windows about so long; never shorter than they are, and at least one."""
+        windows = self.sums.shape[2]
+        each = min(max(1, round(length_s / self.window_s)), windows)
+        starts = np.arange(0, windows, each)
+        return Arrived(window_s=self.window_s * each, sums=np.add.reduceat(self.sums, starts, axis=2))
+
+
+class ArrivedSums:
+    """Counts requests into windows of one length, batch by batch."""
+
+    def __init__(self, types: int, window_s: float, horizon_s: float) -> None:
+        self._window_s = window_s
+        self._sums = np.zeros((6, types, max(1, int(np.ceil(horizon_s / window_s)))))
+
+    def add(
+        self,
+        arrival_s: npt.NDArray[np.float64],
+        query_type: npt.NDArray[np.int32],
+        input_tokens: npt.NDArray[np.int64],
+        output_tokens: npt.NDArray[np.int64],
+    ) -> None:
+        """Take in requests; all of one length."""
+        _, types, windows = self._sums.shape
+        place = np.minimum((arrival_s / self._window_s).astype(np.int64), windows - 1)
+        cell = query_type * windows + place
+        h, f = input_tokens.astype(np.float64), output_tokens.astype(np.float64)
+        for row, values in enumerate((None, h, f, h * f, f * f, h * h)):
+            self._sums[row] += np.bincount(cell, weights=values, minlength=types * windows).reshape(types, windows)
+
+    def arrived(self) -> Arrived:
+        return Arrived(window_s=self._window_s, sums=self._sums)

@@ -13,8 +13,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from experiments.agreement import Agreement, Expected, agreements, expected
-from experiments.demand import ArrivalCounts, demand_of_sums
+from experiments.agreement import Agreement, Expected, agreements, expected_of
+from experiments.demand import ArrivalCounts
 from experiments.functions import UserFunctions
 from experiments.metrics import summarise
 from experiments.planner import CountingController, FixedController, PlanningController
@@ -322,9 +322,9 @@ def _run(
 def _said_of_true_demand(
     scenario: Scenario, result: RunSummary, tally: Tally
 ) -> list[tuple[float, Mapping[DeploymentKey, Expected]]]:
-    """What the plans of a run say of their deployments if their demand is the mean of what really arrived."""
-    demand = demand_of_sums(tally.moments, result.horizon_s)
-    return [(start_s, expected(scenario, demand, plan)) for start_s, plan in result.plans]
+    """What the plans of a run say of their deployments if what really arrives is known."""
+    arrived = tally.arrived.arrived()
+    return [(start_s, expected_of(scenario, arrived, plan)) for start_s, plan in result.plans]
 
 
 def fleet_changes(result: RunSummary) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.agreement import Simulated
+from experiments.demand import ArrivedSums
 from experiments.load import work_s
 from experiments.quantiles import Quantiles
 from experiments.scenario import Scenario
@@ -19,6 +20,7 @@ from simulator.results import RequestTable
 BoolColumn = npt.NDArray[np.bool_]
 FloatColumn = npt.NDArray[np.float64]
 
+BURST_WINDOWS = 3600
 REJECTED = (Outcome.REJECTED_UNMET, Outcome.REJECTED_TOO_LARGE)
 COUNTS = ("arrived", "served", "rejected", "failed", "in_flight", "slo_violations")
 SUMS = ("e2e_s", "error", "tokens")  # over the served requests
@@ -77,8 +79,8 @@ class Tally:
         Quantiles over all requests that have the time.
     slos
         The percentile SLOs of the scenario, each with the index of its query type.
-    moments
-        Sums over the requests that arrived, shape (6, types): 1, h, f, h f, f^2, h^2 with h input and f output tokens.
+    arrived
+        What arrived, in windows of a second or, in long runs, of `1 / BURST_WINDOWS` of the run.
     simulated
         What the requests had, by deployment.
     load_starts_s, work_s
@@ -94,7 +96,7 @@ class Tally:
         self.sums = {name: np.zeros(shape) for name in SUMS}
         self.ttft_s, self.tpot_s, self.e2e_s = Quantiles(), Quantiles(), Quantiles()
         self.slos = [(index, slo) for index, rule in enumerate(scenario.types) for slo in rule.slos()]
-        self.moments = np.zeros((6, len(scenario.types)))
+        self.arrived = ArrivedSums(len(scenario.types), max(1.0, horizon_s / BURST_WINDOWS), horizon_s)
         self.simulated = Simulated(scenario)
         self._slo_counts = np.zeros((len(self.slos), 2), dtype=np.int64)  # requests, beyond the limit
         self._slo_times = [Quantiles() for _ in self.slos]
@@ -125,9 +127,7 @@ class Tally:
         self.tpot_s.add(requests.tpot_s)
         self.e2e_s.add(requests.e2e_s)
         self.simulated.add(requests)
-        h, f = (column.astype(np.float64) for column in (requests.input_tokens, requests.output_tokens))
-        for row, values in enumerate((np.ones(len(h)), h, f, h * f, f * f, h * h)):
-            self.moments[row] += np.bincount(requests.query_type, weights=values, minlength=self.moments.shape[1])
+        self.arrived.add(requests.arrival_s, requests.query_type, requests.input_tokens, requests.output_tokens)
         for row, (index, slo) in enumerate(self.slos):
             found = count_slo(requests, index, slo)
             self._slo_counts[row] += found.requests, found.over

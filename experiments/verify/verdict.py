@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.agreement import Agreement, Simulated, agreement_table, agreement_words, agreements, expected
+from experiments.agreement import Agreement, Simulated, agreement_table, agreement_words, agreements, expected_of
+from experiments.demand import ArrivedSums
 from experiments.scenario import Scenario
 from experiments.show.parts import Table
 from experiments.slo import MEASURES
@@ -160,7 +161,10 @@ def _slos(scenario: Scenario, best: Tried) -> list[SloVerdict]:
 def _agreement(scenario: Scenario, search: Search, at: Tried) -> list[Agreement]:
     simulated = Simulated(scenario)
     simulated.add(at.trial.run.requests)
-    said = expected(scenario, search.sample.demand(scenario), at.candidate.plan)
+    requests = at.trial.run.requests
+    counted = ArrivedSums(len(scenario.types), 1.0, search.sample.horizon_s)
+    counted.add(requests.arrival_s, requests.query_type, requests.input_tokens, requests.output_tokens)
+    said = expected_of(scenario, counted.arrived(), at.candidate.plan)
     return agreements(at.trial.run, simulated, [(0.0, said)])
 
 
