@@ -186,7 +186,7 @@ class Loop:
         """Search to the end."""
         self._guess()
         for number in range(1, ROUNDS + 1):
-            candidate = self._planned()
+            candidate = self.planned()
             if not self._is_new(candidate):  # no more headroom is to be had from this policy
                 break
             tried = self.attempt(f"round {number}", candidate)
@@ -211,7 +211,7 @@ class Loop:
         elif found.guess is Guess.STAFFING:
             for a, configuration in enumerate(configurations):
                 found.guessed[:, a] = self._cap(configuration, self._usable[:, a].astype(np.float64))
-            candidate = self._planned()
+            candidate = self.planned()
             for key, share in shares_by_key(candidate.problem, candidate.plan).items():
                 for a in self._indices(key):
                     found.guessed[:, a] = self._cap(configurations[a], share)
@@ -264,7 +264,7 @@ class Loop:
             ),
         )
 
-    def _planned(self, strain: float = 1.0) -> Candidate:
+    def planned(self, strain: float = 1.0) -> Candidate:
         """The policy's plan at the headroom that is known, or at so much less."""
         problem = with_strain(self.problem(), strain)
         stop = replace(self._scenario.file.stop.rule(), effort=EFFORT)
@@ -357,7 +357,7 @@ class Loop:
         left = self._options.effort
         for strain in LOOSER:
             try:
-                candidate = self._planned(strain)
+                candidate = self.planned(strain)
             except InfeasibleError:
                 continue
             even = even_routing(problem, plan_arrays(problem, candidate.plan).replicas, policy=candidate.plan.policy)
