@@ -1,7 +1,8 @@
 """`simulator/steady_state.py` against the engine: Poisson arrivals at one deployment, TPOT as the mean over requests.
 
-The constants that the module calls fitted were fitted on `GRID`; `UNSEEN` are other models, lengths, replicas, budgets
-and loads, geometric outputs among them, on which nothing was. Tolerances are what is reached, with some noise.
+The constants that the module calls fitted were fitted on `GRID`, and the forms that it calls assumed were chosen in
+sight of it and of `PROMPTS`. `UNSEEN` was put together and run when the module was finished. Tolerances are what is
+reached, with some noise.
 """
 
 import itertools
@@ -76,25 +77,25 @@ def cases(deployments, lengths, budgets, loads, replicas):
 
 GRID = cases([*CHAT, *LONG_PROMPTS, *CODE, *MIXED], ["fixed", "log-normal"], [512, 2048], [0.2, 0.5, 0.7, 0.9], [1, 4])
 FAST = [case for n, case in enumerate(GRID) if n % 7 == 0]
-UNSEEN = cases(
-    [
-        (("qwen3-32b", "h100-80-fp8", 2), ((800, 400),)),
-        (LLAMA_8B, ((200, 500),)),
-        (("llama-3.2-3b", "l4-fp8", 1), ((600, 80),)),
-        (LLAMA_70B, ((1200, 150),)),
-        (LLAMA_8B, ((300, 300), (1000, 100), (2500, 30))),
-    ],
-    ["fixed", "log-normal", "geometric"],
-    [1024, 4096],
-    [0.35, 0.8],
-    [1, 2, 8],
-)
-UNSEEN_PROMPTS = cases(
+PROMPTS = cases(
     [(("llama-3.1-8b", "a100-80-fp16", 1), ((3000, 50),)), (LLAMA_8B, ((4000, 20),))],
     ["fixed", "log-normal", "geometric"],
     [512, 4096],
     [0.35, 0.8],
     [1, 2, 8],
+)
+UNSEEN = cases(
+    [
+        (("llama-3.1-8b", "a100-80-fp16", 1), ((700, 150),)),
+        (("qwen3-32b", "a100-80-fp16", 4), ((400, 250),)),
+        (LLAMA_70B, ((2500, 90),)),
+        (LLAMA_8B, ((1600, 40),)),
+        (("llama-3.1-8b", "a6000-int8", 2), ((300, 150), (1200, 40))),
+    ],
+    ["fixed", "log-normal", "geometric"],
+    [768, 3072],
+    [0.3, 0.65, 0.85],
+    [1, 3, 6],
 )
 
 
@@ -208,16 +209,17 @@ def test_tpot_and_load_agree_closely(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", UNSEEN, ids=str)
-def test_tpot_agrees_where_nothing_was_fitted(case):
-    tpot, work = errors(case, 200_000, seed=2)
-    assert np.abs(tpot).max() <= 0.08
+def test_tpot_and_load_agree_where_nothing_was_fitted(case):
+    """Within 9 %; 5 % in 96 of 100 cases."""
+    tpot, work = errors(case, 200_000, seed=5)
+    assert np.abs(tpot).max() <= 0.09
     assert abs(work) <= 0.03
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", UNSEEN_PROMPTS, ids=str)
+@pytest.mark.parametrize("case", PROMPTS, ids=str)
 def test_where_it_falls_short(case):
-    """Sixty prompt tokens and more for one of output: the balance of eight replicas is not described well."""
+    """Sixty prompt tokens and more for one of output: what eight replicas do to each other is not described well."""
     tpot, work = errors(case, 200_000, seed=2)
     assert np.abs(tpot).max() <= (0.17 if case.replicas == 8 else 0.11)
     assert abs(work) <= 0.03
