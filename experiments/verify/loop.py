@@ -6,8 +6,9 @@
    part that was held out and on fresh draws (`acceptance.py`). If not, read from the simulation by how much the load of
    each deployment has to shrink (`learning.py`), and plan again, six times at most.
 3. If nothing was accepted by then, add replicas where they are needed to the plan that came closest.
-4. From the plan that was accepted on, try cheaper fleets: plans at less headroom, one replica less, one exchanged for a
-   cheaper one, each routed as evenly as it can be (`moves.py`). What holds and costs less is accepted in the same way.
+4. From the plan that was accepted on, try cheaper ones: what the policy plans at less headroom; fleets of one replica
+   less, or with one exchanged for up to three that rent for less, each routed as evenly as it can be (`moves.py`). What
+   holds and costs less is accepted in the same way.
 
 Every plan that was tried is kept; the cheapest that was accepted is the result, not the last. Whether a fleet holds is
 not monotone in its headroom, so nothing is bisected.
@@ -28,7 +29,7 @@ from experiments.verify.draws import Draw, Draws
 from experiments.verify.floor import usable_routes
 from experiments.verify.guess import LEAST_CAP, Guess, choose, peak
 from experiments.verify.learning import LEAST, Need, needs
-from experiments.verify.moves import Candidate, even_routing, larger_fleets, smaller_fleets, with_strain
+from experiments.verify.moves import MOST_STRAIN, Candidate, even_routing, larger_fleets, smaller_fleets, with_strain
 from experiments.verify.sample import Sample
 from experiments.verify.trial import Bench, Trial
 from policies.judged import judged_plan
@@ -43,9 +44,10 @@ FloatArray = npt.NDArray[np.float64]
 ROUNDS = 6
 ADDITIONS = 12
 EFFORT = 150  # fleets that agh+ routes for one of many plans
-LOOSER = (1.8, 1.5, 1.3, 1.15)  # times the caps that were learned: plans at less headroom
+LOOSER = (1.7, 1.4, 1.2, 1.1, 1.05)  # times the caps that were learned: plans at less headroom
 SEARCH_DRAWS = 10
-CHEAPER = 0.999  # times the cost of the best: less of a saving is not worth the draws of an acceptance
+CHEAPER = 0.995  # times the cost of the best: a smaller saving is not worth the draws of an acceptance
+OTHER, SMALLER = "another plan", "smaller"
 LITTLE = 0.3  # a cap below which static headroom is the wrong tool
 
 
@@ -80,7 +82,7 @@ class Tried:
     `failed` is the trial that it did not pass, None if it passed all: there is the most to learn from.
     """
 
-    step: str  # of the loop: `round 1`, `one more`, `less headroom`, `smaller`
+    step: str  # of the loop: `round 1`, `one more`, `another plan`, `smaller`
     candidate: Candidate
     trial: Trial
     acceptance: Acceptance | None = None
@@ -196,7 +198,7 @@ class Loop:
         if self.found.best is None:
             self._add()
         if self.found.best is not None:
-            self._shrink(self.found.best)
+            self._shrink()
         return self.found
 
     # -- the headroom -----------------------------------------------------------------------------------------------
@@ -351,40 +353,49 @@ class Loop:
                 None,
             )
 
-    def _shrink(self, accepted: Tried) -> None:
-        """Plans at less headroom, then fleets a replica smaller or cheaper, from the best on, until none holds."""
-        problem = self.problem()
-        left = self._options.effort
-        for strain in LOOSER:
-            try:
-                candidate = self.planned(strain)
-            except InfeasibleError:
-                continue
-            even = even_routing(problem, plan_arrays(problem, candidate.plan).replicas, policy=candidate.plan.policy)
-            for plan in (candidate, even):
-                if plan is not None and self._is_new(plan) and self._could_pay(plan):
-                    left -= 1
-                    self.attempt("less headroom", plan)
+    def _shrink(self) -> None:
+        """Other plans at this headroom or less, then fleets a replica smaller or cheaper, until none holds."""
+        problem, left = self.problem(), self._options.effort
+        for candidate in self._others(problem):
+            left -= 1
+            self.attempt(OTHER, candidate)
         while left > 0:
             at = self.found.best
             assert at is not None
             for candidate in self._smaller(problem, at.candidate.plan):
                 left -= 1
-                if self.attempt("smaller", candidate).accepted or left <= 0:
+                if self.attempt(SMALLER, candidate).accepted or left <= 0:
                     break
-            else:
-                return
             if self.found.best is at:
                 return
 
+    def _others(self, problem: PlanningProblem) -> Iterator[Candidate]:
+        """What the policy plans at less headroom, with its own routing and with the evenest."""
+        for strain in LOOSER:
+            try:
+                planned = self.planned(strain)
+            except InfeasibleError:
+                continue
+            even = even_routing(problem, plan_arrays(problem, planned.plan).replicas, policy=planned.plan.policy)
+            for candidate in (planned, even):
+                if candidate is not None and self._could_pay(candidate) and self._is_new(candidate):
+                    yield candidate
+
     def _smaller(self, problem: PlanningProblem, plan: Plan) -> Iterator[Candidate]:
-        """Fleets that rent for less, those with the most room first."""
+        """Fleets that rent for less: first the cheapest of those that strain little more than what held."""
         found = []
         for fleet in smaller_fleets(problem, plan):
             candidate = even_routing(problem, fleet, policy=plan.policy)
-            if candidate is not None and self._is_new(candidate) and self._could_pay(candidate):
+            if candidate is not None and self._could_pay(candidate):
                 found.append(candidate)
-        yield from sorted(found, key=lambda candidate: candidate.strain)
+        while found:
+            held = max((i.candidate.strain for i in self.found.tried if i.accepted and i.step == SMALLER), default=1.0)
+            broke = [i.candidate.strain for i in self.found.tried if i.step == SMALLER and not i.accepted]
+            between = float(np.sqrt(held * min((s for s in broke if s > held), default=MOST_STRAIN)))
+            best = min(found, key=lambda c: (c.strain > between, c.plan.cost_usd if c.strain <= between else c.strain))
+            found.remove(best)
+            if self._is_new(best):
+                yield best
 
     def _is_new(self, candidate: Candidate) -> bool:
         """Whether this fleet with this routing was not tried yet; asked once of each."""

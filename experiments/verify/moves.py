@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 
 import numpy as np
 
 from policies.routing import route
 from simulator.plan import Plan, PlanArrays, PlanStatus, build_plan, plan_arrays
-from simulator.problem import IntArray, PlanningProblem
+from simulator.problem import FloatArray, IntArray, PlanningProblem
 
 SPREAD = 2.0**0.05  # how close the evenest routing is found: 3.5 % of the load
 MOST_STRAIN = 2.0  # times the headroom that was learned: a fleet that needs more is not worth a simulation
 SERVED = 1e-7
+SHORTLIST = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,29 +67,42 @@ def even_routing(
 
 
 def smaller_fleets(problem: PlanningProblem, plan: Plan) -> Iterator[IntArray]:
-    """Fleets that rent for less: one replica less, or one exchanged for a cheaper one; the largest saving last.
+    """Fleets that rent for less: one replica less, or one exchanged for one to three others that rent for less.
 
-    An exchange may go to any configuration that some type may use, also of another operating point of a deployment.
+    One may be exchanged for any configuration that some type may use, also of another TP of its deployment; several
+    come from the few that do the work of the replica that goes for the least rent.
     """
-    have = plan_arrays(problem, plan).replicas
-    usable = np.flatnonzero(problem.allowed.any(axis=0))
-    deployed = np.flatnonzero(have)
-    moves: list[tuple[float, int, int | None]] = []
-    for out in deployed.tolist():
-        moves.append((float(problem.rent_usd[out]), out, None))
-        moves += [
-            (float(problem.rent_usd[out] - problem.rent_usd[into]), out, into)
-            for into in usable.tolist()
-            if problem.rent_usd[into] < problem.rent_usd[out] - 1e-12
-        ]
-    for _, out, into in sorted(moves, key=lambda move: (move[0], move[1], -1 if move[2] is None else move[2])):
-        fleet = have.copy()
-        fleet[out] -= 1
-        if into is not None:
-            fleet[into] += 1
-        pairs = problem.pair_index[np.flatnonzero(fleet)]
-        if len(np.unique(pairs)) == len(pairs) and fleet.max() <= problem.max_replicas:
-            yield fleet
+    arrays = plan_arrays(problem, plan)
+    have, seen = arrays.replicas, set()
+    usable = np.flatnonzero(problem.allowed.any(axis=0)).tolist()
+    for out in np.flatnonzero(have).tolist():
+        cheap = _cheapest_for(problem, arrays.share[:, out])
+        several = (c for size in (2, 3) for c in combinations_with_replacement(cheap, size))
+        for into in ((), *((a,) for a in usable), *several):
+            if sum(problem.rent_usd[a] for a in into) >= problem.rent_usd[out] - 1e-12:
+                continue
+            fleet = have.copy()
+            fleet[out] -= 1
+            for a in into:
+                fleet[a] += 1
+            pairs = problem.pair_index[np.flatnonzero(fleet)]
+            if (
+                len(np.unique(pairs)) == len(pairs)
+                and fleet.max() <= problem.max_replicas
+                and fleet.tobytes() not in seen
+            ):
+                seen.add(fleet.tobytes())
+                yield fleet
+
+
+def _cheapest_for(problem: PlanningProblem, share: FloatArray) -> list[int]:
+    """The configurations that could serve most of these shares, by what they would rent for while they do."""
+    wanted = share > SERVED
+    serves = problem.allowed[wanted]
+    load = (problem.load[wanted] * share[wanted, None] * serves).sum(axis=0) / problem.cap
+    served = (share[wanted, None] * serves).sum(axis=0)
+    rent = np.divide(load * problem.rent_usd, served, out=np.full(len(load), np.inf), where=served > 0)
+    return [int(a) for a in np.argsort(rent, kind="stable")[:SHORTLIST]]
 
 
 def larger_fleets(problem: PlanningProblem, plan: Plan, first: list[int]) -> Iterator[IntArray]:
