@@ -1,0 +1,134 @@
+"""A local search in the space of fleets under a robust objective.
+
+Fleets are bounded in all scenarios before they are routed in any; those that may be better are routed, cheapest bound
+first, and given up as soon as the scenarios routed so far tell enough.
+"""
+
+import numpy as np
+
+from policies.dominance import undominated
+from policies.exact.clock import Clock
+from policies.exact.neighbours import Fleet, neighbours
+from policies.exact.options import deployment_options
+from policies.fleet_bound import NONE
+from policies.moving import Moving
+from policies.robust.objective import Objective
+from policies.robust.scenarios import widest
+from simulator.problem import FloatArray, IntArray
+
+BOUNDS_PER_ROUTING = 400  # fleets that are bounded in one scenario in the time of one routing
+EXCHANGED_TWICE = 40  # options among which two are exchanged at a time: those of the best-bounded single exchanges
+CHUNK = 4096  # fleets that are bounded between two looks at the clock
+ROUNDING = 1e-9  # relative: two costs that differ by less are equal
+
+
+class FleetSearch:
+    """The best fleet so far, shape (configurations,), and the search that betters it.
+
+    `value_usd` is its measure with the cost of moving to it.
+    """
+
+    def __init__(self, objective: Objective, moving: Moving, clock: Clock) -> None:
+        self.objective, self.moving, self.clock = objective, moving, clock
+        self.widest = widest(objective.problem, objective.scenarios)
+        self.options = deployment_options(self.widest, moving)
+        self.best: IntArray | None = None
+        self.best_usd = np.zeros(0)
+        self.value_usd = np.inf
+        self._seen: set[bytes] = set()
+        places = zip(self.options.configuration.tolist(), self.options.replicas.tolist(), strict=True)
+        self._option = {place: option for option, place in enumerate(places)}
+
+    def take(self, replicas: IntArray) -> bool:
+        """Look at a fleet that somebody else found, and at its like without what others can replace; whether better."""
+        both = [self._try(fleet, np.zeros(len(self.objective.scenarios))) for fleet in (replicas, self._lean(replicas))]
+        return any(both)
+
+    def _lean(self, replicas: IntArray) -> IntArray:
+        return undominated(self.widest, replicas)
+
+    def improve(self) -> None:
+        """Exchange one deployment for another, or two for two, until nothing helps or the clock says so."""
+        while not self.clock.up():
+            fleet = self._fleet()
+            if fleet is None:
+                return
+            everything = np.arange(len(self.options))
+            near, bound_usd, better = self._look(neighbours(fleet, 1, everything, self.options.pair))
+            if better:
+                continue
+            promising = self._best_bounded(near, bound_usd)
+            if not self._look(neighbours(fleet, 2, promising, self.options.pair))[2]:
+                return
+
+    def _look(self, fleets: IntArray) -> tuple[IntArray, FloatArray, bool]:
+        """Look through fleets (F, K) until one is better.
+
+        Returns those that could not be ruled out by their bounds, shape (kept, K), the bounds on their measures, and
+        whether a better one was found.
+        """
+        o, kept, bounds = self.options, [], []
+        for start in range(0, max(len(fleets), 1), CHUNK):
+            if self.clock.up():
+                break
+            chunk = fleets[start : start + CHUNK]
+            move_usd = np.where(chunk == NONE, 0.0, o.move_usd[chunk]).sum(axis=1) + self.moving.leaving_usd
+            alive, least = self.objective.bounds_usd(
+                chunk,
+                o.configuration,
+                o.replicas,
+                o.fixed_usd,
+                best_usd=self.best_usd,
+                below_usd=self.value_usd - move_usd,
+            )
+            self.clock.spent += len(chunk) / BOUNDS_PER_ROUTING
+            value_usd = self.objective.measure(least) + move_usd[alive]
+            kept.append(chunk[alive])
+            bounds.append(value_usd)
+            for n in np.argsort(value_usd, kind="stable"):
+                if self.clock.up():
+                    break
+                if self._try(self._replicas(chunk[alive[n]]), least[:, n]):
+                    return np.concatenate(kept), np.concatenate(bounds), True
+        empty = np.zeros((0, fleets.shape[1]), dtype=np.int64)
+        return np.concatenate([empty, *kept]), np.concatenate([np.zeros(0), *bounds]), False
+
+    def _best_bounded(self, fleets: IntArray, bound_usd: FloatArray) -> IntArray:
+        """Options of the fleets with the lowest bounds."""
+        found = dict.fromkeys(
+            option for n in np.argsort(bound_usd, kind="stable") for option in fleets[n].tolist() if option != NONE
+        )
+        return np.array(list(found)[:EXCHANGED_TWICE], dtype=np.int64)
+
+    def _try(self, replicas: IntArray, at_least: FloatArray) -> bool:
+        """Route this fleet in the scenarios; whether it is the best so far."""
+        key = replicas.tobytes()
+        if key in self._seen:
+            return False
+        self._seen.add(key)
+        deployed = np.flatnonzero(replicas)
+        move_usd = self.moving.cost_usd(replicas)
+        below_usd = self.value_usd - ROUNDING * abs(self.value_usd) if np.isfinite(self.value_usd) else np.inf
+        cost_usd, routed = self.objective.costs_usd(
+            deployed, replicas[deployed], at_least=at_least, below_usd=below_usd, move_usd=move_usd
+        )
+        self.clock.spent += routed
+        if cost_usd is None:
+            return False
+        self.best, self.best_usd = replicas, cost_usd
+        self.value_usd = float(self.objective.measure(cost_usd)) + move_usd
+        return True
+
+    def _replicas(self, fleet: IntArray) -> IntArray:
+        replicas = np.zeros(len(self.objective.problem.configurations), dtype=np.int64)
+        chosen = fleet[fleet != NONE]
+        replicas[self.options.configuration[chosen]] = self.options.replicas[chosen]
+        return replicas
+
+    def _fleet(self) -> Fleet | None:
+        """The best fleet as options, without what is none."""
+        if self.best is None:
+            return None
+        lean = self._lean(self.best)
+        places = ((int(a), int(lean[a])) for a in np.flatnonzero(lean))
+        return tuple(self._option[place] for place in places if place in self._option)
