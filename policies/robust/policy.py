@@ -33,9 +33,8 @@ EFFORT = 2000  # routings if nobody says otherwise
 NOMINAL_SHARE, CANDIDATES_SHARE, SEARCH_SHARE = 0.4, 0.6, 0.9  # of the time, by then
 EXACT_SEARCH_SHARE = 0.7  # of the time, by which the search is over where the program is solved after it
 
-# From the objective, the cost of moving, a fleet to begin with, the stopping rule with what is left of the time, and
-# the seed to a fleet, None where nothing better was found.
-Optimum = Callable[[Objective, Moving, IntArray, StoppingRule, int], IntArray | None]
+# From the objective, the stopping rule with what is left of the time, and the seed to a fleet, None if none was found.
+Optimum = Callable[[Objective, StoppingRule, int], IntArray | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class Robust:
     scout
         Plans for the worse problems; `inner` is asked only for the nominal plan where they differ.
     optimum
-        Solves the whole program after the search, if there is one.
+        Solves the whole program after the search, if there is one; it does not know of the cost of moving.
     """
 
     kind: Kind
@@ -82,13 +81,13 @@ class Robust:
             return first
         arrays = plan_arrays(problem, first)
         search = self._searched(problem, arrays, incumbent, stop, clock, seed)
-        replicas = search.best
-        if self.optimum is not None and replicas is not None and not clock.late():
-            better = self.optimum(search.objective, search.moving, replicas, _until(stop, clock, 1.0), seed)
-            replicas = replicas if better is None else better
-        if replicas is not None:
-            deployed = np.flatnonzero(replicas)
-            routing = search.objective.route(0, deployed, replicas[deployed])
+        if self.optimum is not None and search.best is not None and search.moving.free and not clock.late():
+            found = self.optimum(search.objective, _until(stop, clock, 1.0), seed)
+            if found is not None:
+                search.take(found)
+        if search.best is not None:
+            deployed = np.flatnonzero(search.best)
+            routing = search.objective.route(0, deployed, search.best[deployed])
             arrays = arrays if routing is None else routing.arrays(problem)
         status = PlanStatus.TIME_LIMIT if clock.late() else PlanStatus.FEASIBLE
         return build_plan(problem, arrays, policy=self.name, status=status, seconds=clock.seconds())
