@@ -12,7 +12,7 @@ from policies.inflation import inflated
 from policies.routing import route
 from simulator.errors import InfeasibleError
 from simulator.plan import Plan, build_plan, plan_arrays
-from simulator.policy import Policy, StoppingRule
+from simulator.policy import Policy, StoppingRule, demand_levels
 from simulator.problem import PlanningProblem
 
 
@@ -26,6 +26,10 @@ class Headroom:
     @property
     def name(self) -> str:
         return f"headroom[{self.factor:g}:{self.inner.name}]"
+
+    @property
+    def demand_levels(self) -> tuple[float, ...]:
+        return demand_levels(self.inner)
 
     def plan(self, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int) -> Plan:
         """Plan at the factor, route at nominal.

@@ -95,7 +95,7 @@ class Objective:
         *,
         best_usd: FloatArray,
         below_usd: FloatArray,
-    ) -> tuple[IntArray, FloatArray]:
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
         """Bounds on what fleets cost in the scenarios.
 
         Parameters
@@ -111,12 +111,13 @@ class Objective:
 
         Returns
         -------
-        kept, bounds_usd
-            Indices of the fleets that may stay below, shape (kept,), and bounds of those, shape (scenarios, kept).
+        measure_usd, kept, bounds_usd
+            What is known of the measure of each fleet when it was given up, shape (F,); indices of the fleets that may
+            stay below, shape (kept,), and bounds of those, shape (scenarios, kept).
         """
         rent_usd = np.where(fleets == NONE, 0.0, fixed_usd[fleets]).sum(axis=1)
         size = (fleets != NONE).sum(axis=1)
-        kept = np.arange(len(fleets))
+        kept, measure_usd = np.arange(len(fleets)), np.full(len(fleets), -np.inf)
         known = np.repeat(rent_usd[None], len(self.scenarios), axis=0)
         alone = int((self.weight > 0).sum()) == 1
         for s in self._order:
@@ -130,11 +131,13 @@ class Objective:
             known[s] = np.maximum(known[s], found)
             for harder in np.flatnonzero(self._harder[s]):
                 known[harder] = np.maximum(known[harder], found)
-            alive = np.isfinite(found) & (self.measure(np.where(np.isfinite(known), known, 0.0)) < below_usd[kept])
+            finite = self.measure(np.where(np.isfinite(known), known, 0.0))
+            measure_usd[kept] = np.where(np.isfinite(found), finite, np.inf)
+            alive = measure_usd[kept] < below_usd[kept]
             kept, known = kept[alive], known[:, alive]
             if not len(kept):
                 break
-        return kept, known
+        return measure_usd, kept, known
 
     def _bound(self, number: int, deployments: int) -> FleetBound:
         name, problem = self.scenarios[number].relaxed(deployments)

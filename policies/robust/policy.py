@@ -26,11 +26,12 @@ from policies.robust.objective import Objective
 from policies.robust.search import FleetSearch
 from simulator.errors import InfeasibleError, RunError
 from simulator.plan import Plan, PlanArrays, PlanStatus, build_plan, plan_arrays
-from simulator.policy import Policy, StoppingRule
+from simulator.policy import Policy, StoppingRule, demand_levels
 from simulator.problem import IntArray, PlanningProblem
 
 EFFORT = 2000  # routings if nobody says otherwise
 NOMINAL_SHARE, CANDIDATES_SHARE, SEARCH_SHARE = 0.4, 0.6, 0.9  # of the time, by then
+SCOUT_EFFORT = 150  # of each plan that is only to begin with: that it is the best of its problem need not be proven
 EXACT_SEARCH_SHARE = 0.7  # of the time, by which the search is over where the program is solved after it
 
 # From the objective, the stopping rule with what is left of the time, and the seed to a fleet, None if none was found.
@@ -61,7 +62,7 @@ class Robust:
     @property
     def demand_levels(self) -> tuple[float, ...]:
         """Quantiles of the demand that it heeds (`simulator.policy.demand_levels`)."""
-        return self.kind.demand_levels
+        return tuple(sorted({*self.kind.demand_levels, *demand_levels(self.inner)}))
 
     def plan(self, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int) -> Plan:
         """Plan for the scenarios, route at nominal.
@@ -111,6 +112,8 @@ class Robust:
         if incumbent is not None and not clock.late():
             search.take(fleet_in_force(problem, incumbent))
         candidates = self.kind.candidates(problem)
+        if len(candidates) > 1:  # or else it is the very problem
+            stop = replace(stop, effort=SCOUT_EFFORT if stop.effort is None else min(stop.effort, SCOUT_EFFORT))
         for number, candidate in enumerate(candidates, start=1):
             by = NOMINAL_SHARE + (CANDIDATES_SHARE - NOMINAL_SHARE) * number / len(candidates)
             if clock.seconds() >= by * (stop.time_limit_s or np.inf):

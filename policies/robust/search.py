@@ -17,7 +17,7 @@ from policies.robust.scenarios import widest
 from simulator.problem import FloatArray, IntArray
 
 BOUNDS_PER_ROUTING = 400  # fleets that are bounded in one scenario in the time of one routing
-EXCHANGED_TWICE = 40  # options among which two are exchanged at a time: those of the best-bounded single exchanges
+EXCHANGED_TWICE = 100  # options among which two are exchanged at a time: those of the best-bounded single exchanges
 CHUNK = 4096  # fleets that are bounded between two looks at the clock
 ROUNDING = 1e-9  # relative: two costs that differ by less are equal
 
@@ -49,31 +49,28 @@ class FleetSearch:
 
     def improve(self) -> None:
         """Exchange one deployment for another, or two for two, until nothing helps or the clock says so."""
-        while not self.clock.up():
+        while len(self.options) and not self.clock.up():
             fleet = self._fleet()
             if fleet is None:
                 return
             everything = np.arange(len(self.options))
-            near, bound_usd, better = self._look(neighbours(fleet, 1, everything, self.options.pair))
-            if better:
+            near = neighbours(fleet, 1, everything, self.options.pair)
+            bound_usd = self._look(near)
+            if bound_usd is None:
                 continue
             promising = self._best_bounded(near, bound_usd)
-            if not self._look(neighbours(fleet, 2, promising, self.options.pair))[2]:
+            if self._look(neighbours(fleet, 2, promising, self.options.pair)) is not None:
                 return
 
-    def _look(self, fleets: IntArray) -> tuple[IntArray, FloatArray, bool]:
-        """Look through fleets (F, K) until one is better.
-
-        Returns those that could not be ruled out by their bounds, shape (kept, K), the bounds on their measures, and
-        whether a better one was found.
-        """
-        o, kept, bounds = self.options, [], []
-        for start in range(0, max(len(fleets), 1), CHUNK):
+    def _look(self, fleets: IntArray) -> FloatArray | None:
+        """Look through fleets (F, K) until one is better: None then, else what is known of their measures, (F,)."""
+        o, bound_usd = self.options, np.full(len(fleets), np.inf)
+        for start in range(0, len(fleets), CHUNK):
             if self.clock.up():
                 break
             chunk = fleets[start : start + CHUNK]
             move_usd = np.where(chunk == NONE, 0.0, o.move_usd[chunk]).sum(axis=1) + self.moving.leaving_usd
-            alive, least = self.objective.bounds_usd(
+            measure_usd, alive, least = self.objective.bounds_usd(
                 chunk,
                 o.configuration,
                 o.replicas,
@@ -82,16 +79,14 @@ class FleetSearch:
                 below_usd=self.value_usd - move_usd,
             )
             self.clock.spent += len(chunk) / BOUNDS_PER_ROUTING
-            value_usd = self.objective.measure(least) + move_usd[alive]
-            kept.append(chunk[alive])
-            bounds.append(value_usd)
-            for n in np.argsort(value_usd, kind="stable"):
+            value_usd = measure_usd + move_usd
+            bound_usd[start : start + CHUNK] = value_usd
+            for n in np.argsort(value_usd[alive], kind="stable"):
                 if self.clock.up():
                     break
                 if self._try(self._replicas(chunk[alive[n]]), least[:, n]):
-                    return np.concatenate(kept), np.concatenate(bounds), True
-        empty = np.zeros((0, fleets.shape[1]), dtype=np.int64)
-        return np.concatenate([empty, *kept]), np.concatenate([np.zeros(0), *bounds]), False
+                    return None
+        return bound_usd
 
     def _best_bounded(self, fleets: IntArray, bound_usd: FloatArray) -> IntArray:
         """Options of the fleets with the lowest bounds."""
