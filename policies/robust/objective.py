@@ -74,7 +74,8 @@ class Objective:
         shape (scenarios,), are bounds to begin with.
         """
         known = at_least.copy()
-        hardest_first = np.argsort(-self.weight[1:] * known[1:], kind="stable") + 1
+        telling = known if self.tail else self.weight * known  # a tail is of the dearest, whatever their weight
+        hardest_first = np.argsort(-telling[1:], kind="stable") + 1
         for routed, s in enumerate([0, *hardest_first.tolist()], start=1):
             routing = self.route(s, deployed, replicas)
             if routing is None:

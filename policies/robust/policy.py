@@ -29,7 +29,7 @@ from simulator.plan import Plan, PlanArrays, PlanStatus, build_plan, plan_arrays
 from simulator.policy import Policy, StoppingRule, demand_levels
 from simulator.problem import IntArray, PlanningProblem
 
-EFFORT = 2000  # routings if nobody says otherwise
+EFFORT = 5000  # routings if nobody says otherwise
 NOMINAL_SHARE, CANDIDATES_SHARE, SEARCH_SHARE = 0.4, 0.6, 0.9  # of the time, by then
 SCOUT_EFFORT = 150  # of each plan that is only to begin with: that it is the best of its problem need not be proven
 EXACT_SEARCH_SHARE = 0.7  # of the time, by which the search is over where the program is solved after it
@@ -123,7 +123,7 @@ class Robust:
             except (InfeasibleError, RunError):
                 continue  # a heuristic may miss what exists
             if made is not incumbent:
-                search.take(plan_arrays(candidate, made).replicas)
+                search.climb(plan_arrays(candidate, made).replicas)
         search.improve()
         return search
 

@@ -4,6 +4,8 @@ Fleets are bounded in all scenarios before they are routed in any; those that ma
 first, and given up as soon as the scenarios routed so far tell enough.
 """
 
+import math
+
 import numpy as np
 
 from policies.dominance import undominated
@@ -17,7 +19,7 @@ from policies.robust.scenarios import widest
 from simulator.problem import FloatArray, IntArray
 
 BOUNDS_PER_ROUTING = 400  # fleets that are bounded in one scenario in the time of one routing
-EXCHANGED_TWICE = 100  # options among which two are exchanged at a time: those of the best-bounded single exchanges
+MOST_NEIGHBOURS = 150_000  # fleets that differ by two deployments and are bounded, some tenths of a second
 CHUNK = 4096  # fleets that are bounded between two looks at the clock
 ROUNDING = 1e-9  # relative: two costs that differ by less are equal
 
@@ -47,8 +49,19 @@ class FleetSearch:
     def _lean(self, replicas: IntArray) -> IntArray:
         return undominated(self.widest, replicas)
 
-    def improve(self) -> None:
-        """Exchange one deployment for another, or two for two, until nothing helps or the clock says so."""
+    def climb(self, replicas: IntArray) -> None:
+        """Exchange one deployment for another from a fleet that somebody else found; where that ends may be better."""
+        before = self.best, self.best_usd, self.value_usd
+        self.best, self.value_usd = None, np.inf
+        self._seen.clear()
+        self.take(replicas)
+        self.improve(most=1)
+        if self.value_usd >= before[2]:
+            self.best, self.best_usd, self.value_usd = before
+        self._seen.clear()
+
+    def improve(self, most: int = 2) -> None:
+        """Exchange one deployment for another, or up to `most`, until nothing helps or the clock says so."""
         while len(self.options) and not self.clock.up():
             fleet = self._fleet()
             if fleet is None:
@@ -58,7 +71,9 @@ class FleetSearch:
             bound_usd = self._look(near)
             if bound_usd is None:
                 continue
-            promising = self._best_bounded(near, bound_usd)
+            if most == 1:
+                return
+            promising = self._best_bounded(near, bound_usd)[: _among(len(fleet))]
             if self._look(neighbours(fleet, 2, promising, self.options.pair)) is not None:
                 return
 
@@ -89,11 +104,11 @@ class FleetSearch:
         return bound_usd
 
     def _best_bounded(self, fleets: IntArray, bound_usd: FloatArray) -> IntArray:
-        """Options of the fleets with the lowest bounds."""
+        """Options in the order of the lowest bound of a fleet that has them."""
         found = dict.fromkeys(
             option for n in np.argsort(bound_usd, kind="stable") for option in fleets[n].tolist() if option != NONE
         )
-        return np.array(list(found)[:EXCHANGED_TWICE], dtype=np.int64)
+        return np.array(list(found), dtype=np.int64)
 
     def _try(self, replicas: IntArray, at_least: FloatArray) -> bool:
         """Route this fleet in the scenarios; whether it is the best so far."""
@@ -127,3 +142,9 @@ class FleetSearch:
         lean = self._lean(self.best)
         places = ((int(a), int(lean[a])) for a in np.flatnonzero(lean))
         return tuple(self._option[place] for place in places if place in self._option)
+
+
+def _among(deployments: int) -> int:
+    """Among how many options two are exchanged, so that fleets of that size have so many neighbours."""
+    ways_out = 1 + deployments + math.comb(deployments, 2)
+    return math.isqrt(2 * MOST_NEIGHBOURS // ways_out)
