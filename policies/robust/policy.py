@@ -29,7 +29,7 @@ from simulator.plan import Plan, PlanArrays, PlanStatus, build_plan, plan_arrays
 from simulator.policy import Policy, StoppingRule, demand_levels
 from simulator.problem import IntArray, PlanningProblem
 
-EFFORT = 5000  # routings if nobody says otherwise
+EFFORT = 4000  # routings if nobody says otherwise
 NOMINAL_SHARE, CANDIDATES_SHARE, SEARCH_SHARE = 0.4, 0.6, 0.9  # of the time, by then
 SCOUT_EFFORT = 150  # of each plan that is only to begin with: that it is the best of its problem need not be proven
 EXACT_SEARCH_SHARE = 0.7  # of the time, by which the search is over where the program is solved after it
@@ -107,7 +107,8 @@ class Robust:
         share = SEARCH_SHARE if self.optimum is None else EXACT_SEARCH_SHARE
         searching = Clock(clock.started, None if stop.time_limit_s is None else share * stop.time_limit_s)
         searching.effort = clock.effort
-        search = FleetSearch(objective, Moving.of(problem, incumbent), searching)
+        search = FleetSearch(objective.by_the_mean(), Moving.of(problem, incumbent), searching)
+        fleets: list[IntArray] = []
         search.take(nominal.replicas)
         if incumbent is not None and not clock.late():
             search.take(fleet_in_force(problem, incumbent))
@@ -123,8 +124,14 @@ class Robust:
             except (InfeasibleError, RunError):
                 continue  # a heuristic may miss what exists
             if made is not incumbent:
-                search.climb(plan_arrays(candidate, made).replicas)
+                fleets.append(plan_arrays(candidate, made).replicas)
+                search.climb(fleets[-1])
         search.improve()
+        if objective.tail:  # its fleets are bounded far less sharply: it begins from those of the mean
+            search.aim_at(objective)
+            for fleet in fleets:
+                search.climb(fleet)
+            search.improve()
         return search
 
 
