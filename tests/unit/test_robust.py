@@ -21,7 +21,7 @@ from policies.robust.scenarios import DEMAND_LEVELS, demands, spread
 from policies.robust.search import FleetSearch
 from policies.routing import route, route_deployments
 from simulator.errors import InputError
-from simulator.plan import plan_arrays, plan_cost_usd
+from simulator.plan import PlanStatus, plan_arrays, plan_cost_usd
 from simulator.policy import StoppingRule, demand_levels
 from simulator.problem import CapacityRows, DemandQuantiles, MovingTerms
 
@@ -309,6 +309,11 @@ def test_effort_ends_the_search(base, monkeypatch):
     few = spent[-1]
     planned("robust[cvar=0.9:agh+]", base)
     assert few < 200 < spent[-1]
+
+
+def test_a_plan_that_the_clock_cut_short_says_so(base):
+    assert planned("robust[cvar=0.9:agh+]", base, time_limit_s=0.2).status is PlanStatus.TIME_LIMIT
+    assert planned("robust[box=1.3:agh+]", small_problem(0, 0), time_limit_s=60.0).status is PlanStatus.FEASIBLE
 
 
 def test_a_solver_that_fails_costs_no_plan(base, monkeypatch):
