@@ -48,10 +48,12 @@ def expected_trace(
     kind = kind[order]
     inputs = np.array([round(rule.expected.input_tokens) for rule in scenario.types], dtype=np.int32)
     outputs = np.array([round(rule.expected.output_tokens) for rule in scenario.types], dtype=np.int32)
+    names = [rule.source or rule.name for rule in scenario.types]
+    sources = tuple(dict.fromkeys(names))  # types may share a source
     return Trace(
-        sources=tuple(rule.source or rule.name for rule in scenario.types),
+        sources=sources,
         arrival_s=arrival_s[order],
-        source=kind,
+        source=np.array([sources.index(name) for name in names], dtype=np.int32)[kind],
         input_tokens=inputs[kind],
         output_tokens=outputs[kind],
     )
