@@ -25,7 +25,9 @@ def test_a_percentile_is_read_exactly(text, level):
     assert slo(level=level).percentile == text.strip()
 
 
-@pytest.mark.parametrize("text", ["p30", "p49.9", "p99.95", "p101", "p100", "p", "95", "P95", "p-95", "p95%", "p9e1", ""])
+@pytest.mark.parametrize(
+    "text", ["p30", "p49.9", "p99.95", "p101", "p100", "p", "95", "P95", "p-95", "p95%", "p9e1", ""]
+)
 def test_what_is_no_percentile(text):
     with pytest.raises(InputError, match=r"is no percentile from p50 to p99\.9, as in p95") as caught:
         parse_percentile(text)

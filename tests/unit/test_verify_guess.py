@@ -121,7 +121,9 @@ class TestSequence:
         """In 100 s 70 requests alone in their second, 20 at once, and 10 half a second later: they meet the 20."""
         alone = np.delete(np.arange(100.0) + 0.1, [*range(40, 60), *range(90, 100)])
         arrival_s = np.sort(np.concatenate([alone, np.full(20, 50.1), np.full(10, 50.6)]))
-        assert factor(Guess.SEQUENCE, scenario, second, of_type(arrival_s, H, F), level=level) == pytest.approx(expected)
+        assert factor(Guess.SEQUENCE, scenario, second, of_type(arrival_s, H, F), level=level) == pytest.approx(
+            expected
+        )
 
     def test_the_type_that_meets_the_highest_peak_counts(self, scenario, second):
         """Bursts of one type stand on the even load of the other: 4 + 2 over a mean of 2 + 2."""
