@@ -186,7 +186,8 @@ def refuse_short(scenario: Scenario, draw: Draw, level: float | None) -> list[st
             hours = draw.horizon_s / 3600 * needed / count
             problems.append(
                 f"query type {rule.name!r} has {count} requests in {draw.name}, {percentile_name(level_of_type)} needs "
-                f"{needed:,} to be told from luck: it would take some {math.ceil(hours * 60):,} min, or a lower percentile"
+                f"{needed:,} to be told from luck: it would take some {math.ceil(hours * 60):,} min, or a lower "
+                "percentile"
             )
     if problems:
         raise InputError(problems)

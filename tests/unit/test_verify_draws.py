@@ -97,9 +97,11 @@ class TestOfATrace:
 
     @pytest.mark.parametrize("arrival_s", [[3.0], [0.0, 5.0], [2.0, 2.0, 2.0]])
     def test_what_cannot_be_cut_into_blocks(self, scenario, arrival_s):
+        def fresh():
+            return self.draws(scenario, trace_of(arrival_s, 100, 10), hold_out=0.5).fresh(0)
+
         with pytest.raises(InputError):
-            draws = self.draws(scenario, trace_of(arrival_s, 100, 10), hold_out=0.5)
-            draws.fresh(0)
+            fresh()
 
 
 class TestOfAScenario:

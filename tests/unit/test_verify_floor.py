@@ -126,5 +126,5 @@ def test_limits_that_no_configuration_meets_together(tmp_path):
     first, second = (int(np.argmin(times[measure])) for measure in times)
     assert first != second, "each is the best at one of the two"
     limits = [slo(measure, 1.01 * min(own)) for measure, own in times.items()]
-    with pytest.raises(InputError, match="'chat': no configuration of the scenario meets p95 TTFT of .* s together"):
+    with pytest.raises(InputError, match=r"'chat': no configuration of the scenario meets p95 TTFT of .* s together"):
         usable_routes(scenario, sample_of(own, NOTHING, horizon_s=100.0), [tuple(limits), ()], 1.0)

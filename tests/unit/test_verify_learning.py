@@ -32,7 +32,7 @@ def scenario(tmp_path):
 
 
 def clusters(sizes, late, kind=CHAT, deployment=0, since_s=0.0):
-    """Rows of groups of requests at the same time, 1000 s apart; the first `late` of them take 3 s to the first token."""
+    """Rows of groups of requests at the same time, 1000 s apart; the first `late` take 3 s to the first token."""
     arrivals_s = np.repeat(since_s + 1000.0 * np.arange(len(sizes)), sizes).tolist()
     return [
         served(kind, at_s, 3.0 if n < late else 1.0, 5.0, deployment=deployment) for n, at_s in enumerate(arrivals_s)

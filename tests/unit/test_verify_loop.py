@@ -244,7 +244,9 @@ class TestNothing:
 
     def test_below_the_floor_nothing_is_tried(self, tmp_path):
         scenario = small(tmp_path, ("ttft_slo_s = 1.0", "ttft_slo_s = 0.016"))
-        with pytest.raises(InputError, match="query type 'chat': p95 TTFT of 0.016 s .* cannot be met by any hardware"):
+        with pytest.raises(
+            InputError, match=r"query type 'chat': p95 TTFT of 0\.016 s .* cannot be met by any hardware"
+        ):
             search(scenario)
 
 
