@@ -172,6 +172,23 @@ class TestPlain:
         assert check(build_problem(loaded, demand, name="t", period_h=1.0), plan).accepted
 
 
+def test_a_replay_counts_the_percentiles_of_the_scenario(run_cli, tmp_path, trace):
+    """One that is easy and one that no request can keep."""
+    stated = "percentile_slos = { ttft_s = { p90 = 30.0 }, e2e_s = { p95 = 30.0 }, tpot_s = { p50 = 1e-5 } }"
+    path = write_small(tmp_path, ('name = "chat"', f'name = "chat"\n{stated}'))
+    arguments = ("replay", trace, "--scenario", path, "--policy", "gh")
+    (run,) = json.loads(run_cli(*arguments, "--json").stdout)["runs"]
+    assert [(row["measure"], row["held"]) for row in run["percentile_slos"]] == [
+        ("ttft_s", True),
+        ("tpot_s", False),
+        ("e2e_s", True),
+    ]
+    text = flat(run_cli(*arguments).stdout)
+    assert re.search(r"percentile SLOs broken.{1,5}1 of 3", text)
+    assert re.search(r"p50 TPOT 1e-05 s.*? s, 100\.0% beyond", text)
+    assert re.search(r"p90 TTFT 30 s.*? s, 0\.0% beyond", text)
+
+
 class TestAgainstSimulation:
     def test_json(self, run_cli, verified, scenario, trace, plan_file):
         assert verified.code == 0
