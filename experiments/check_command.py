@@ -60,8 +60,8 @@ def command(
         raise InputError("--against-simulation needs a PLAN to simulate")
     if trace and not against_simulation:
         raise InputError("--trace is for --against-simulation")
-    made = None if plan_file is None else read_plan(plan_file)
     data = None if problem is None else read_problem(problem)
+    made = None if plan_file is None else read_plan(plan_file)
     certificate = None if certificate_file is None else read_certificate(certificate_file)
     report = None if made is None or data is None else check(data, made)
     verdict = None if certificate is None or data is None else verify(data, certificate)

@@ -117,7 +117,11 @@ def command(
         raise InputError(f"--out: {out_file}: there is no folder {out_file.parent}")
     if how is not None:
         found = _scenario(terminal, scenario, delay_model)
-        options = Options(level=parse_percentile(percentile), guard=guard, guess=guess, draws=draws, seed=seed)
+        try:
+            level = parse_percentile(percentile)
+        except InputError as error:
+            raise InputError(f"--percentile: {error}") from None
+        options = Options(level=level, guard=guard, guess=guess, draws=draws, seed=seed)
         if effort is not None:
             options = replace(options, effort=effort)
         _verified(terminal, found, trace, columns, chosen, options, hold_out, out_file, as_json)
@@ -202,7 +206,10 @@ def _verified(
     search = verify(scenario, draws, policy, options, tell=terminal.note)
     verdict = verdict_of(scenario, draws, search, options)
     if search.best is None:
-        _explain(terminal, verdict)
+        if as_json:
+            terminal.print_json({"verified": verdict.as_dict()})
+        else:
+            _explain(terminal, verdict)
         raise RunError(verdict.failure)
     best = search.best.candidate
     report = check(best.problem, best.plan)

@@ -28,7 +28,7 @@ LEAST_BLOCKS = 10  # of the part that is learned from: a draw of fewer would be 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Draw:
-    """Arrivals on the tick clock, with the seed of the router; `mean_rate_per_s` is of all types together."""
+    """Arrivals on the tick clock, with the seed of the router."""
 
     name: str
     workload: Workload
@@ -186,7 +186,7 @@ def refuse_short(scenario: Scenario, draw: Draw, level: float | None) -> list[st
             hours = draw.horizon_s / 3600 * needed / count
             problems.append(
                 f"query type {rule.name!r} has {count} requests in {draw.name}, {percentile_name(level_of_type)} needs "
-                f"{needed:,} to be told from luck: give a trace of some {math.ceil(hours * 60):,} min or a lower "
+                f"{needed:,} to be told from luck: it would take some {math.ceil(hours * 60):,} min, or a lower "
                 "percentile"
             )
     if problems:

@@ -188,7 +188,7 @@ class Loop:
         """Search to the end."""
         self._guess()
         for number in range(1, ROUNDS + 1):
-            candidate = self.planned()
+            candidate = self._possible()
             if not self._is_new(candidate):  # no more headroom is to be had from this policy
                 break
             tried = self.attempt(f"round {number}", candidate)
@@ -213,7 +213,7 @@ class Loop:
         elif found.guess is Guess.STAFFING:
             for a, configuration in enumerate(configurations):
                 found.guessed[:, a] = self._cap(configuration, self._usable[:, a].astype(np.float64))
-            candidate = self.planned()
+            candidate = self._possible()
             for key, share in shares_by_key(candidate.problem, candidate.plan).items():
                 for a in self._indices(key):
                     found.guessed[:, a] = self._cap(configurations[a], share)
@@ -231,8 +231,10 @@ class Loop:
         Half of what theory was off (in the logarithm) is taken over to the deployments that were not simulated: they
         would get the same traffic.
         """
-        found, plan = self.found, tried.candidate.plan
-        fullness = fullness_by_key(tried.candidate.problem, plan)
+        found, candidate = self.found, tried.candidate
+        fullness = {
+            key: full * candidate.strain for key, full in fullness_by_key(candidate.problem, candidate.plan).items()
+        }
         factors = {key: need.factor for key, need in self._needs(tried).items()}
         if not factors:  # the types as a whole are late, but at no deployment alone
             factors = dict.fromkeys(fullness, LEAST)
@@ -272,6 +274,21 @@ class Loop:
         stop = replace(self._scenario.file.stop.rule(), effort=EFFORT)
         plan, _ = judged_plan(self._policy, problem, incumbent=None, stop=stop, seed=self._options.seed)
         return Candidate(plan=plan, problem=problem, strain=strain)
+
+    def _possible(self) -> Candidate:
+        """The policy's plan at the headroom that is known or, where that leaves none, at as much as there can be.
+
+        Raises
+        ------
+        InfeasibleError
+            If there is no plan without any headroom either.
+        """
+        for strain in (1.0, *reversed(LOOSER)):
+            try:
+                return self.planned(strain)
+            except InfeasibleError:
+                continue
+        return self.planned(1 / LEAST_CAP)
 
     def attempt(self, step: str, candidate: Candidate) -> Tried:
         """Simulate a plan; if it holds and is cheaper than the best, try to have it accepted."""
@@ -357,6 +374,8 @@ class Loop:
         """Other plans at this headroom or less, then fleets a replica smaller or cheaper, until none holds."""
         problem, left = self.problem(), self._options.effort
         for candidate in self._others(problem):
+            if left <= 0:
+                return
             left -= 1
             self.attempt(OTHER, candidate)
         while left > 0:

@@ -23,8 +23,8 @@ NORMAL = 1.96  # half of a 95 % interval of a mean, in standard errors
 class SloVerdict:
     """One SLO of the plan: the share of requests beyond the limit, at each place where it was tried.
 
-    The limit is the one that was simulated against, the guard included. `fresh_low` and `fresh_high` are the 95 %
-    interval of the mean over the fresh draws.
+    `limit_s` is what is stated; shares are of requests beyond `Verdict.guard` times it. `fresh_low` and `fresh_high`
+    are the 95 % interval of the mean over the fresh draws.
     """
 
     query_type: str

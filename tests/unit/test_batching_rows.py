@@ -157,6 +157,60 @@ def test_what_is_passed_on():
     assert problem.tiers[0].memory_gb == 20.0
 
 
+class TestHeadroom:
+    """Caps on the load: 0.5 and 0.25 of two types, where 20.75 ms a request at 2 a second fill 0.8 of the time."""
+
+    OTHER = changed(name="other")
+
+    def test_a_type_at_a_lower_cap_counts_for_more(self):
+        """The row is that of the higher cap: 51.9 ms over 0.5; the type at half of it takes twice as much."""
+        problem = rows([CHAT, self.OTHER], cap=np.array([[0.5], [0.25]]))
+        assert problem.cap.tolist() == [0.5]
+        assert problem.load[:, 0] == pytest.approx(2 * 0.02075 / 0.8 * np.array([1, 2]))
+        filled = problem.load[:, 0] / problem.cap[0]
+        assert filled == pytest.approx(2 * 0.02075 / 0.8 / np.array([0.5, 0.25]))
+
+    def test_kv_tokens_are_those_in_flight_when_demand_rises_to_the_limit(self):
+        """750 tokens of 8000 at the load that is planned: 1500 at twice that, 3000 at four times."""
+        problem = rows([CHAT, self.OTHER], cap=np.array([[0.5], [0.25]]))
+        assert problem.kv[:, 0] == pytest.approx([1500 / KV_ONE, 3000 / KV_ONE])
+
+    def test_delay_is_that_at_the_load_that_is_planned(self):
+        """0.8 x 0.5 of the time is work, so that a token takes 10 ms / 0.6; at a cap of 0.25 10 ms / 0.8."""
+        problem = rows([CHAT, self.OTHER], cap=np.array([[0.5], [0.25]]))
+        tpot_s = np.array([0.01 / 0.6, 0.0125])
+        assert problem.delay_s[:, 0] == pytest.approx(1.5 * tpot_s + 0.01 + 49 * tpot_s)
+
+    def test_caps_of_configurations(self):
+        """TP 2 at a quarter, both at two targets; a cap that holds for all types leaves the load as it is."""
+        problem = rows([CHAT, self.OTHER], configurations=[ONE, TWO], targets=[0.02, 0.05], cap=np.array([0.5, 0.25]))
+        assert problem.cap.tolist() == [0.5, 0.5, 0.25, 0.25]
+        plain = rows([CHAT, self.OTHER], configurations=[ONE, TWO], targets=[0.02, 0.05])
+        assert problem.load == pytest.approx(plain.load)
+        assert problem.kv == pytest.approx(plain.kv / problem.cap)
+        assert (problem.delay_s < plain.delay_s).all()
+
+    def test_one_number_is_the_cap_of_all(self):
+        by_number, by_route = rows([CHAT, self.OTHER], cap=0.3), rows([CHAT, self.OTHER], cap=np.full((2, 1), 0.3))
+        for name in ("cap", "load", "kv", "delay_s"):
+            assert getattr(by_number, name) == pytest.approx(getattr(by_route, name))
+
+    def test_a_ttft_limit_is_held_against_the_load_that_is_planned(self):
+        """35 ms at half the load (half a step more, 10 ms of prefill), 85 ms at the limit."""
+        hasty = changed(ttft_slo_s=0.0351)
+        assert rows([hasty], cap=0.5).allowed.all()
+        with pytest.raises(InputError):
+            rows([changed(ttft_slo_s=0.0349)], cap=0.5)
+        with pytest.raises(InputError):
+            rows([hasty])
+
+    def test_routes_that_are_ruled_out(self):
+        usable = np.array([[True, False], [True, True]])
+        problem = rows([CHAT, self.OTHER], configurations=[ONE, TWO], targets=[0.02, 0.05], usable=usable)
+        assert problem.allowed.tolist() == [[True, True, False, False], [True] * 4]
+        assert not problem.load[0, 2:].any()
+
+
 FREE = {"unmet_cap": 1.0}  # a type that may stay unmet raises no complaint
 
 

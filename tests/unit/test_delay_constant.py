@@ -60,6 +60,16 @@ def test_delay_of_a_request_and_of_many():
     assert many == pytest.approx([0.3, 1.0])
 
 
+def test_work_is_what_a_request_adds_to_the_steps_that_it_is_in():
+    """The prefill gives the first token; the decode steps after it read h + 1, h + 2, ... tokens."""
+    cost = StepCost(base_s=0.5, prefill_s_per_token=1e-4, decode_s_per_sequence=2e-4, context_s_per_token=1e-7)
+    inputs, outputs = np.array([100.0, 100.0, 100.0, 7.0]), np.array([4.0, 1.0, 0.0, 300.0])
+    work_s = cost.work_s(inputs, outputs)
+    assert work_s[:3] == pytest.approx([0.01 + 3 * 2e-4 + 1e-7 * (101 + 102 + 103), 0.01, 0.01])
+    steps = [cost.step_s(0, 1, 7 + n) - cost.base_s for n in range(1, 300)]
+    assert work_s[3] == pytest.approx(cost.step_s(7, 0, 0) - cost.base_s + sum(steps))
+
+
 def test_step_is_affine_scales_and_rounds_to_ticks():
     cost = StepCost(base_s=0.5, prefill_s_per_token=0.25, decode_s_per_sequence=0.125, context_s_per_token=2.0**-41)
     assert cost.step_s(2, 4, 0) == 1.5

@@ -293,6 +293,31 @@ class TestSummary:
         for key in ("arrived", "served", "rejected", "failed", "in_flight", "slo_violations"):
             assert table[key].sum() == summary[key]
 
+    def test_without_percentiles_there_are_none_to_count(self, scenario, result):
+        assert "percentile_slos" not in summarise(scenario, result, tally_of(scenario, result))
+
+    @pytest.mark.parametrize("batch", [1, 3, 100])
+    def test_percentile_slos_by_hand(self, tmp_path, result, batch):
+        """Chat: TTFT of 1, 1 s and one that failed; delay of 5 and 8 s. Code: one of three was served, after 25 s.
+
+        `value_s` is over those that have the time: 6.5 s lie between the two, but three count.
+        """
+        stated = "percentile_slos = { ttft_s = { p50 = 1.0 }, e2e_s = { p50 = 7.0, p99 = 10.0 } }"
+        code = "percentile_slos = { tpot_s = { p95 = 0.1 } }"
+        path = tmp_path / "slos.toml"
+        text = SCENARIO.replace('name = "chat"', f'name = "chat"\n{stated}')
+        path.write_text(text.replace('name = "code"', f'name = "code"\n{code}'), encoding="utf-8")
+        scenario = load_scenario(str(path))
+        rows = summarise(scenario, result, tally_of(scenario, result, batch=batch))["percentile_slos"]
+        keys = ("query_type", "measure", "percentile", "limit_s", "requests", "over", "held")
+        assert [tuple(row[key] for key in keys) for row in rows] == [
+            ("chat", "ttft_s", "p50", 1.0, 3, 1, True),
+            ("chat", "e2e_s", "p50", 7.0, 3, 2, False),
+            ("chat", "e2e_s", "p99", 10.0, 3, 1, False),
+            ("code", "tpot_s", "p95", 0.1, 3, 3, False),  # the served one has a single token
+        ]
+        assert [row["value_s"] for row in rows] == [1.0, 6.5, pytest.approx(7.97), None]
+
     def test_means_are_held_against_the_limits_of_the_type(self, scenario, result):
         """Chat: 5 and 8 s on average 6.5 of 10; code: 25 of 30. Made slower or worse, the first interval breaks."""
         table = interval_table(scenario, tally_of(scenario, result))

@@ -12,7 +12,7 @@ from experiments.report import document_of
 from experiments.show.page import document_html
 from simulator.errors import InputError
 
-FRAMES = ("intervals", "rentals", "requests")
+FRAMES = ("intervals", "rentals", "requests", "agreement")
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,33 @@ def test_quantiles_are_close_to_those_of_all_requests(copy):
             exact = np.quantile(values, np.array(line.y) / 100, method="inverted_cdf")
             assert np.all(np.array(line.x) >= exact * (1 - 1e-9))
             assert np.allclose(line.x, exact, rtol=0.0024)
+
+
+def agreement_of(document):
+    (section,) = (section for section in document.sections if section.title == "Planned against simulated")
+    (table,) = section.tables
+    return section, table
+
+
+def test_planned_against_simulated_has_every_request_that_was_served(copy):
+    frame = pd.read_parquet(copy / "agreement.parquet")
+    served = {run["policy"]: run["served"] for run in json.loads((copy / "summary.json").read_text())["runs"]}
+    assert frame.groupby("policy")["requests"].sum().to_dict() == served
+    section, table = agreement_of(document_of(copy))
+    assert [row[:2] for row in table.rows] == frame[["policy", "deployment"]].to_numpy().tolist()
+    assert len(section.text) == 2
+    assert all(line.startswith(f"{policy}: ") for line, policy in zip(section.text, ("gh", "agh"), strict=True))
+    keep_only(copy, "gh")
+    section, _ = agreement_of(document_of(copy))
+    assert section.text[0].startswith("Planned against simulated, mean over requests: off in ")
+
+
+def test_what_was_not_planned_for_is_a_dash(copy):
+    nothing = {"planned_load": np.nan, "planned_tpot_s": np.nan, "planned_delay_s": np.nan}
+    change_frame(copy, "agreement", lambda frame: frame.assign(**nothing))
+    section, table = agreement_of(document_of(copy))
+    assert all(cell.startswith("- / ") and "%" not in cell for row in table.rows for cell in row[3:])
+    assert all("cannot be compared" in line for line in section.text)
 
 
 def test_names_that_differ_in_signs_only_have_charts_of_their_own(copy):

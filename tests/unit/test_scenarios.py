@@ -113,6 +113,25 @@ class TestGoodFiles:
     def test_stated_operating_points_prevail(self, load):
         assert load(changed("[catalog]", "tpot_targets_s = [0.03]\n[catalog]")).tpot_targets_s == (0.03,)
 
+    def test_percentile_slos(self, load):
+        stated = 'name = "short"\npercentile_slos = { tpot_s = { p99 = 0.06, p50 = 0.03 }, ttft_s = { p90 = 1.0 } }'
+        short, rest = load(changed('name = "short"', stated)).types
+        own = [("ttft_s", 0.9, 1.0), ("tpot_s", 0.5, 0.03), ("tpot_s", 0.99, 0.06)]
+        assert [(slo.measure, slo.level, slo.limit_s) for slo in short.slos(0.95)] == own
+        assert short.slos() == short.slos(0.95), "what is stated counts, whatever is asked for"
+        assert rest.slos() == ()
+        limits = [("tpot_s", 0.95, 0.04), ("e2e_s", 0.95, 10.0)]
+        assert [(slo.measure, slo.level, slo.limit_s) for slo in rest.slos(0.95)] == limits
+
+    def test_the_time_per_token_that_is_planned_for(self, load):
+        """The limit of each request; without one the tightest of the percentiles, which will do for `batching`."""
+        stated = "percentile_slos = { tpot_s = { p99 = 0.06, p50 = 0.03 } }"
+        both = load(changed("tpot_slo_s = 0.05", f"tpot_slo_s = 0.05\n{stated}"))
+        assert both.types[0].planned_tpot_s == 0.05
+        alone = load(changed("tpot_slo_s = 0.05", stated))
+        assert alone.types[0].planned_tpot_s == 0.03
+        assert alone.tpot_targets_s == (0.03, 0.04)
+
     def test_error_is_model_times_precision_times_difficulty(self, load):
         scenario = load()
         model = scenario.catalog.models["llama-3.1-8b"].error
@@ -178,6 +197,16 @@ class TestBadFiles:
                 "tpot_slo_s = 0.04\n",
                 "",
                 "query_types[1].tpot_slo_s is missing: `batching` capacity needs one for 'rest'",
+            ),
+            (
+                "tpot_slo_s = 0.04\n",
+                "percentile_slos = { e2e_s = { p95 = 9.0 } }\n",
+                "query_types[1].tpot_slo_s is missing: `batching` capacity needs one for 'rest'",
+            ),
+            (
+                "tpot_slo_s = 0.04\n",
+                "tpot_slo_s = 0.04\npercentile_slos = { ttft_s = { p20 = 1.0 } }\n",
+                "query_types[1].percentile_slos: ttft_s: 'p20' is no percentile from p50 to p99.9",
             ),
             ('name = "rest"', 'name = "short"', "query_types names 'short' twice"),
             ("[catalog]", 'delay_model = "guess"\n[catalog]', "delay_model 'guess' is unknown; known: constant"),
