@@ -72,8 +72,9 @@ def expected_of(scenario: Scenario, arrived: Arrived, plan: Plan) -> dict[Deploy
         return means  # without queues times do not depend on the load
     found = {}
     for key, mean in means.items():
-        stay_s = mean.delay_s if np.isfinite(mean.delay_s) else arrived.length_s
-        found[key] = _over_windows(scenario, arrived.in_windows_of(WINDOW * stay_s), plan, key, mean)
+        found[key] = mean  # as it is where there is more to do than can be done: no queue comes to rest then
+        if np.isfinite(mean.delay_s):
+            found[key] = _over_windows(scenario, arrived.in_windows_of(WINDOW * mean.delay_s), plan, key, mean)
     return found
 
 

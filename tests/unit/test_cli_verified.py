@@ -205,7 +205,7 @@ class TestAgainstSimulation:
         done = run_cli("check", plan_file, "--against-simulation", "--scenario", scenario)
         assert done.code == 0, done.stderr
         text = flat(done.stdout)
-        assert "Planned for the mean demand of the trace, against simulated" in text
+        assert "Planned for these arrivals, against simulated" in text
         assert "mean over requests: off in load by" in text
 
 
