@@ -45,7 +45,7 @@ class PercentileSlo:
     @property
     def allowed(self) -> float:
         """Share of the requests that may be beyond the limit."""
-        return 1 - self.level
+        return round(1 - self.level, 9)
 
     def __str__(self) -> str:
         return f"{self.label} of {self.limit_s:g} s"

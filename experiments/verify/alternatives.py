@@ -12,7 +12,7 @@ import numpy.typing as npt
 from experiments.agreement import expected
 from experiments.replay import ReplayOptions, replay_policy, survey
 from experiments.scenario import Scenario
-from experiments.slo import beyond, count_slo, percentile_name
+from experiments.slo import ROUNDING, beyond, count_slo, percentile_name
 from experiments.tally import Judgement
 from experiments.tasks.replaying import engine_of
 from experiments.verify.draws import Draws
@@ -97,7 +97,7 @@ def _replanned(scenario: Scenario, draws: Draws, search: Search, seed: int) -> l
                 way=f"plan again every {interval_s / 60:g} min ({REPLANNER}, cap {scenario.file.limits.cap:g})",
                 cost_usd_per_h=cost_usd * SECONDS_PER_H / draws.learning.horizon_s,
                 late_share=float(share[worst]),
-                holds=bool((share <= allowed).all()),
+                holds=bool((share <= allowed + ROUNDING).all()),
                 basis="simulated",
             )
         )
@@ -131,7 +131,7 @@ def _looser(search: Search) -> list[Alternative]:
     """The cheapest plan that was tried and keeps all limits at a lower percentile."""
     found: list[Alternative] = []
     for level in LEVELS:
-        fit = [item for item in search.tried if _most_late(item) <= 1 - level]
+        fit = [item for item in search.tried if _most_late(item) <= 1 - level + ROUNDING]
         if not fit or any(slo.level <= level for own in search.slos for slo in own):
             continue
         item = min(fit, key=lambda tried: tried.trial.cost_usd_per_h)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.scenario import Scenario
-from experiments.slo import PercentileSlo, beyond
+from experiments.slo import ROUNDING, PercentileSlo, beyond
 from experiments.verify.guess import window_of
 from experiments.verify.sample import Sample
 from simulator.fleet import DeploymentKey, deployment_key
@@ -71,7 +71,7 @@ def needs(
         for i, slo, (applies, over) in judged:
             own = here & applies & (requests.query_type == i)
             late = int((own & over).sum())
-            if late <= slo.allowed * own.sum():
+            if late <= (slo.allowed + ROUNDING) * own.sum():
                 continue
             factor = float(np.clip(_factor(load[own], late / own.sum(), slo.level), LEAST, MOST))
             if key not in found or factor > found[key].factor:

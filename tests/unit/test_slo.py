@@ -126,6 +126,7 @@ class TestCounting:
         count = count_slo(table, CHAT, slo(level=level))
         assert count.held is held
         assert count.strain == pytest.approx(strain)
+        assert (count.strain <= 1) is held, "to the bit: acceptance asks for the one, the loop for the other"
 
     def test_no_requests_hold(self):
         count = count_slo(requests(served(LONG, 0.0, 9.0, 99.0)), CHAT, slo())

@@ -71,6 +71,13 @@ def test_a_deployment_that_keeps_its_limits_is_not_listed(scenario, late, listed
     assert bool(learn(scenario, clusters(TRIPLES, late))) is listed
 
 
+@pytest.mark.parametrize(("level", "late"), [(0.9, 10), (0.71, 29), (0.95, 5), (0.99, 1)])
+def test_what_just_holds_is_not_listed(scenario, level, late):
+    slo = PercentileSlo(measure="ttft_s", level=level, limit_s=2.0)
+    assert not learn(scenario, clusters(TRIPLES, late), slos=((slo,), ()))
+    assert learn(scenario, clusters(TRIPLES, late + 1), slos=((slo,), ()))
+
+
 def test_the_guard_makes_more_of_them_late(scenario):
     rows = clusters(TRIPLES, 100)
     assert not learn(scenario, rows, slos=((PercentileSlo(measure="ttft_s", level=0.95, limit_s=3.0),), ()))

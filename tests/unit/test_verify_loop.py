@@ -10,6 +10,7 @@ from experiments.verify.acceptance import share_at_least
 from experiments.verify.draws import ScenarioDraws, TraceDraws
 from experiments.verify.guess import Guess
 from experiments.verify.loop import CHEAPER, LITTLE, SEARCH_DRAWS, Options, verify
+from experiments.verify.moves import even_routing, larger_fleets
 from experiments.verify.trial import Bench
 from experiments.verify.verdict import verdict_of
 from policies.checker import check
@@ -71,11 +72,13 @@ def bursty(tmp_path_factory):
     return scenario, *search(scenario, draws)
 
 
-@pytest.fixture(scope="module", params=["poisson", "bursts"])
-def any_search(request, scenario):
-    """Both kinds of arrivals: scenario, search, draws."""
+@pytest.fixture(scope="module", params=["poisson", "bursts", "luck"])
+def any_search(request, scenario, tmp_path_factory):
+    """Both kinds of arrivals, and one where the first plan passes some draws and not all: scenario, search, draws."""
     if request.param == "bursts":
         return request.getfixturevalue("bursty")
+    if request.param == "luck":
+        scenario = small(tmp_path_factory.mktemp("luck"), BUSY)
     return scenario, *search(scenario, guess=Guess.NONE)
 
 
@@ -99,7 +102,11 @@ class TestTheBest:
         for item in found.tried:
             passed = item.acceptance
             if not item.accepted:
-                assert item.failed is not None or not item.trial.holds or passed is None
+                assert item.failed is not None
+                assert item.failed.strain > 1 or passed is None
+                if passed is not None and passed.search:
+                    *before, last = *passed.search, *passed.fresh
+                    assert max(before, default=0.0) <= 1 < last == item.failed.strain
                 continue
             assert item.trial.holds
             assert (passed.held_out is None) is (draws.held_out is None)
@@ -120,12 +127,13 @@ class TestTheBest:
         loose = bench.trial(plan, draws.learning, guard=1.0)
         assert loose.strain <= bench.trial(plan, draws.learning).strain
 
-    def test_dearer_plans_are_not_held_against_draws(self, any_search):
-        """Once a plan was accepted only what costs less is worth the simulations."""
+    def test_plans_that_cannot_become_the_best_are_not_held_against_draws(self, any_search):
+        """Nor are those that break a limit where they were learned: simulations are for what may become the best."""
         _, found, _ = any_search
         best_usd = np.inf
         for item in found.tried:
             if item.acceptance is not None:
+                assert item.trial.holds
                 assert item.trial.cost_usd_per_h < CHEAPER * best_usd
             if item.accepted:
                 best_usd = item.trial.cost_usd_per_h
@@ -140,6 +148,32 @@ class TestTheBest:
             for plan in (item.candidate.plan for item in found.tried)
         }
         assert len(told) == len(found.tried)
+
+
+def test_the_guard_is_kept_in_the_search(scenario):
+    """A plan for half of each limit holds by it, where that for 0.98 does not; and it costs more."""
+    strict, loose = (search(scenario, guard=guard) for guard in (0.5, 0.98))
+    (found, draws), (other, _) = strict, loose
+    trials = [
+        Bench(scenario, found.slos, 1.0).trial(s.best.candidate.plan, draws.learning, guard=0.5) for s in (found, other)
+    ]
+    assert [trial.holds for trial in trials] == [True, False]
+    assert found.best.trial.strain == trials[0].strain
+    assert found.best.trial.cost_usd_per_h > other.best.trial.cost_usd_per_h
+
+
+def test_a_dearer_plan_that_holds_is_not_worth_its_draws(scenario):
+    watched = Watched(ScenarioDraws(scenario, seed=0))
+    running = loop.Loop(scenario, watched, make_policy("agh+"), options(effort=1), lambda _: None)
+    best = running.run().best
+    made = len(watched.numbers)
+    problem, plan = best.candidate.problem, best.candidate.plan
+    larger = next(larger_fleets(problem, plan, []))
+    tried = running.attempt("larger", even_routing(problem, larger, policy="test"))
+    assert tried.trial.holds
+    assert tried.acceptance is None
+    assert len(watched.numbers) == made
+    assert running.found.best is best
 
 
 class TestDraws:
