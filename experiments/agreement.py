@@ -5,7 +5,8 @@ Of each deployment the load (share of a replica's time that the work of its requ
 routing (`simulator.steady_state` where replicas batch), once as the requests had them. Two things come between: the
 model, and a demand that is not the one planned for. Where the arrivals are known, only the first does: load comes and
 goes with them, so the steady state is taken window by window, each twice as long as a request stays, and averaged over
-the requests (the pointwise stationary approximation of queueing theory). A window with more work than a replica can do
+the requests (the pointwise stationary approximation of queueing theory), windows differing only by what exceeds the
+luck of Poisson arrivals. A window with more work than a replica can do
 counts as one that is just full, what it leaves over is not carried to the next, and nobody waits longer than half of
 the work that came in a window takes, beside the wait at the mean load.
 """
@@ -21,6 +22,7 @@ from experiments.demand import SECONDS_PER_H, Arrived, Demand, demand_of_sums
 from experiments.load import busy_s
 from experiments.scenario import Scenario
 from experiments.show.parts import Table
+from simulator.delay import StepCost
 from simulator.fleet import DeploymentKey, deployment_key
 from simulator.plan import Deployment, Plan
 from simulator.problem import PairKey
@@ -86,6 +88,7 @@ def _over_windows(scenario: Scenario, arrived: Arrived, plan: Plan, key: Deploym
         return mean
     step, types = scenario.step_cost(key), list(share)
     part = np.array([share[i] for i in types])[:, None]
+    arrived = replace(arrived, sums=_beyond_luck(arrived.sums, types, part, step))
     sums = arrived.sums[:, types]
     _, h, f, hf, ff, _ = sums
     work = step.prefill_s_per_token * h + step.decode_s_per_sequence * f + step.context_s_per_token * (hf + ff / 2)
@@ -105,6 +108,21 @@ def _over_windows(scenario: Scenario, arrived: Arrived, plan: Plan, key: Deploym
             tpot.append((here.tpot_s, weight))
             delay.append((min(here.delay_s, most_s) if np.isfinite(most_s) else here.delay_s, weight))
     return replace(mean, tpot_s=_mean(tpot) or np.inf, delay_s=_mean(delay) or np.inf)
+
+
+def _beyond_luck(sums: FloatArray, types: list[int], part: FloatArray, step: StepCost) -> FloatArray:
+    """Sums of windows as far as they differ by more than the luck of Poisson arrivals, which the steady state knows.
+
+    With w = b h + c f for the work of a request the sum over a window has the variance E[sum w^2] if arrivals are
+    Poisson. The windows are drawn to their mean until what is left of their variance is what exceeds that.
+    """
+    b, c = step.prefill_s_per_token, step.decode_s_per_sequence
+    _, h, f, hf, ff, hh = sums[:, types]
+    spread = (part * (b * h + c * f)).sum(axis=0).var()
+    luck = (part**2 * (b**2 * hh + 2 * b * c * hf + c**2 * ff)).sum(axis=0).mean()
+    kept = np.sqrt(max(0.0, 1 - luck / spread)) if spread > 0 else 0.0
+    mean = sums.mean(axis=2, keepdims=True)
+    return np.asarray(mean + kept * (sums - mean))
 
 
 def _at_most_full(scenario: Scenario, demand: Demand, deployment: Deployment, share: Mapping[int, float]) -> Expected:
@@ -165,7 +183,11 @@ def _static(scenario: Scenario, demand: Demand, deployment: Deployment, share: M
     h, f = demand.input_tokens[types], demand.output_tokens[types]
     delay_s = np.asarray(delay.delay_s(h, f))
     total = float(rates.sum())
-    held = float(rates @ (delay_s * (h + f))) / max(scenario.kv_tokens(key), 1)
+    prefill_s, decode_s = delay.prefill_s_per_token, delay.decode_s_per_token
+    squared = h**2 if demand.input_squared is None else demand.input_squared[types]
+    both = (prefill_s + decode_s) * demand.input_output[types]  # E[delay (h + f)], term by term
+    held = float(rates @ (prefill_s * squared + both + decode_s * demand.output_squared[types]))
+    held /= max(scenario.kv_tokens(key), 1)
     return Expected(
         replicas=deployment.replicas,
         requests_per_s=total,

@@ -1,16 +1,34 @@
 """When a plan counts as verified: on the part that was held out, on the draws of the search, and on fresh ones.
 
 A draw is passed if every SLO holds on it. The draws of the search are the same for all plans, so the search could fit
-its plans to them; therefore a plan that passes them has to pass as many draws that no plan was tried on. Of these
-none may fail: with n = 59 the probability that the plan passes a further draw is then at least 95 %, at 95 % confidence
-(the exact binomial bound of zero failures, 0.05 ** (1 / n)).
+its plans to them; therefore a plan that passes them has to pass draws that no plan was tried on, and none of them may
+fail. A plan that holds on less than a share s of all draws passes n of them with a probability below s ** n.
+
+A search that holds many plans against fresh draws will find one that passes by luck. So the k-th plan that comes so far
+may pass by luck with a probability of 0.05 / (k (k + 1)) only, which adds up to 0.05 however many there are: it needs
+more draws than the ones before. With 72 draws for the first, what is accepted holds on at least 95 % of all draws, at
+95 % confidence for the whole search.
 """
 
+import math
 from dataclasses import dataclass
 
-from scipy.stats import beta
-
 CONFIDENCE = 0.95
+
+
+def luck_of(number: int) -> float:
+    """With what probability the plan `number` (from 1 on) of those held against fresh draws may pass by luck."""
+    return (1 - CONFIDENCE) / (number * (number + 1))
+
+
+def draws_wanted(first: int, number: int) -> int:
+    """Fresh draws that plan `number` has to pass where the first has to pass `first`."""
+    return math.ceil(first * math.log(luck_of(number)) / math.log(luck_of(1)) - 1e-9)
+
+
+def share_of(draws: int, number: int = 1) -> float:
+    """On what share of all draws a plan holds at least that passed so many as plan `number`."""
+    return math.pow(luck_of(number), 1 / draws)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +43,8 @@ class Acceptance:
         On the draws of the search, and on draws that were never used before.
     wanted
         How many fresh draws have to be passed.
+    number
+        Which plan it is of those that the search held against fresh draws, from 1 on.
     held_out_late, fresh_late
         Share of late requests by SLO, in the order of `Trial.counts`: on the part held out, and on each fresh draw.
     """
@@ -33,6 +53,7 @@ class Acceptance:
     search: tuple[float, ...]
     fresh: tuple[float, ...]
     wanted: int
+    number: int
     held_out_late: tuple[float, ...] = ()
     fresh_late: tuple[tuple[float, ...], ...] = ()
 
@@ -47,10 +68,5 @@ class Acceptance:
 
     @property
     def held_share(self) -> float:
-        """What the probability to pass a further draw is at least, at `CONFIDENCE`."""
-        return share_at_least(sum(strain <= 1 for strain in self.fresh), len(self.fresh))
-
-
-def share_at_least(passed: int, draws: int) -> float:
-    """Lower bound of the probability that a draw is passed, at `CONFIDENCE` (Clopper-Pearson, one-sided)."""
-    return float(beta.ppf(1 - CONFIDENCE, passed, draws - passed + 1)) if passed else 0.0
+        """On what share of all draws the plan holds at least, at `CONFIDENCE` for the whole search; 0 if refused."""
+        return share_of(len(self.fresh), self.number) if self.accepted else 0.0

@@ -123,7 +123,7 @@ def _refusing(scenario: Scenario, search: Search) -> list[Alternative]:
         return []
     cost_usd_per_h, share = min(offers)
     way = f"refuse {share:.1%} of the requests, in the peaks (admission control)"
-    basis = "estimated: what is late is refused at its unmet penalty; the others can only gain"
+    basis = "estimated where it was learned: what is late is refused, at its penalty; the others can only gain"
     return [Alternative(way=way, cost_usd_per_h=cost_usd_per_h, late_share=0.0, holds=True, basis=basis)]
 
 
@@ -143,7 +143,7 @@ def _looser(search: Search) -> list[Alternative]:
                 cost_usd_per_h=item.trial.cost_usd_per_h,
                 late_share=_most_late(item),
                 holds=True,
-                basis="simulated, on the arrivals that are learned from only",
+                basis="simulated, only where it was learned",
             )
         )
     return found

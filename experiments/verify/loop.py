@@ -24,7 +24,7 @@ import numpy.typing as npt
 from experiments.planner import Headroom, build_problem
 from experiments.scenario import Scenario
 from experiments.slo import PercentileSlo
-from experiments.verify.acceptance import Acceptance
+from experiments.verify.acceptance import Acceptance, draws_wanted
 from experiments.verify.draws import Draw, Draws
 from experiments.verify.floor import usable_routes
 from experiments.verify.guess import LEAST_CAP, Guess, choose, peak
@@ -62,7 +62,8 @@ class Options:
     guard
         Share of each limit that the simulations have to keep, in (0, 1].
     draws
-        Fresh draws that a plan has to pass, all of them.
+        Fresh draws that the first plan which comes so far has to pass, all of them; later ones need more
+        (`experiments.verify.acceptance`).
     effort
         Cheaper fleets that are simulated once a plan was accepted.
     """
@@ -70,7 +71,7 @@ class Options:
     level: float = 0.95
     guard: float = 0.98
     guess: Guess = Guess.AUTO
-    draws: int = 59
+    draws: int = 72
     effort: int = 40
     seed: int = 0
 
@@ -172,6 +173,7 @@ class Loop:
         self._demand = sample.demand(scenario)
         self._known: set[object] = set()
         self._simulated: set[DeploymentKey] = set()
+        self._reached = 0  # plans that were held against fresh draws
         self._kept: dict[int, Draw] = {}
         self._refused: Counter[int] = Counter()  # by draw: those that refuse most are tried first
         guess = choose(sample) if options.guess is Guess.AUTO else options.guess
@@ -308,6 +310,8 @@ class Loop:
 
     def _accept(self, plan: Plan) -> tuple[Acceptance, Trial | None]:
         """The part that was held out, the draws of the search, fresh ones; the first that is not passed ends it."""
+        number = self._reached + 1
+        wanted = draws_wanted(self._options.draws, number)
         held_out: Trial | None = None
         search: list[Trial] = []
         fresh: list[Trial] = []
@@ -318,13 +322,15 @@ class Loop:
         if failed is None:
             failed = self._pass(plan, sorted(range(SEARCH_DRAWS), key=self._refused.__getitem__, reverse=True), search)
         if failed is None:
-            failed = self._pass(plan, range(self.found.unseen, self.found.unseen + self._options.draws), fresh)
+            self._reached += 1
+            failed = self._pass(plan, range(self.found.unseen, self.found.unseen + wanted), fresh)
             self.found.fresh_used += len(fresh)
         acceptance = Acceptance(
             held_out=None if held_out is None else held_out.strain,
             search=tuple(trial.strain for trial in search),
             fresh=tuple(trial.strain for trial in fresh),
-            wanted=self._options.draws,
+            wanted=wanted,
+            number=number,
             held_out_late=() if held_out is None else held_out.late,
             fresh_late=tuple(trial.late for trial in fresh),
         )

@@ -49,7 +49,7 @@ class Verdict:
     failure
         Why nothing was accepted, empty if something was.
     held_share
-        What the probability that the plan passes a further draw is at least, at `CONFIDENCE`; None without a plan.
+        On what share of all draws the plan holds at least, at `CONFIDENCE`; None without a plan.
     """
 
     failure: str
@@ -75,8 +75,8 @@ class Verdict:
         if self.cost_usd_per_h is not None and self.held_share is not None:
             told.append(
                 f"verified: {self.cost_usd_per_h:.3f} USD/h as simulated; every SLO held on all of {self.fresh_draws} "
-                f"fresh draws, so it holds on the next with a probability of at least {self.held_share:.1%} "
-                f"({CONFIDENCE:.0%} confidence)"
+                f"fresh draws: it holds on at least {self.held_share:.1%} of all draws ({CONFIDENCE:.0%} confidence, "
+                "whatever else was tried)"
             )
             told.append(agreement_words([asdict(row) for row in self.agreement]))
         if self.emptiest is not None:
@@ -107,7 +107,7 @@ def verdict_of(scenario: Scenario, draws: Draws, search: Search, options: Option
     accepted = search.best is not None and search.best.acceptance is not None
     acceptance = search.best.acceptance if search.best is not None else None
     return Verdict(
-        failure="" if accepted else _failure(scenario, search, at),
+        failure="" if accepted else _failure(scenario, search, at, options.guard),
         cost_usd_per_h=search.best.trial.cost_usd_per_h if search.best is not None else None,
         held_share=acceptance.held_share if acceptance is not None else None,
         fresh_draws=len(acceptance.fresh) if acceptance is not None else 0,
@@ -122,13 +122,13 @@ def verdict_of(scenario: Scenario, draws: Draws, search: Search, options: Option
     )
 
 
-def _failure(scenario: Scenario, search: Search, at: Tried | None) -> str:
+def _failure(scenario: Scenario, search: Search, at: Tried | None, guard: float) -> str:
     if at is None or at.failed is None or at.failed.worst is None:
         return f"no plan was accepted, of {len(search.tried)}"
     index, count = at.failed.worst
     return (
         f"no plan was accepted, of {len(search.tried)}; the closest, {at.trial.cost_usd_per_h:.3f} USD/h, leaves "
-        f"{count.share:.1%} of {scenario.types[index].name} beyond {count.slo} on {at.failed.draw} "
+        f"{count.share:.1%} of {scenario.types[index].name} beyond {guard:g} times {count.slo} on {at.failed.draw} "
         f"({count.slo.allowed:.1%} may be)"
     )
 
@@ -196,7 +196,7 @@ def _slo_table(slos: Sequence[SloVerdict], draws: int, guard: float) -> Table:
 def _alternatives_table(others: Sequence[Alternative]) -> Table:
     return Table(
         title="Instead of headroom",
-        columns=("way", "basis", "USD/h", "late at worst [%]", "SLOs hold"),
+        columns=("way", "basis", "USD/h", "late at worst [%]", "SLOs hold there"),
         rows=[
             (o.way, o.basis, f"{o.cost_usd_per_h:.2f}", f"{100 * o.late_share:.2f}", "yes" if o.holds else "no")
             for o in others

@@ -69,7 +69,7 @@ class TestVerified:
         found = json.loads(verified.stdout)
         told = found["verified"]
         assert (told["failure"], told["fresh_draws"], told["confidence"]) == ("", 5, 0.95)
-        assert told["held_share"] == pytest.approx(0.05 ** (1 / 5))
+        assert told["held_share"] == pytest.approx(0.025 ** (1 / 5))
         assert {(slo["query_type"], slo["measure"]) for slo in told["slos"]} == {
             (name, measure) for name in ("chat", "long") for measure in ("ttft_s", "tpot_s", "e2e_s")
         }
