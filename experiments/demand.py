@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from experiments.scenario import ForecastChoice, QueryTypeRule, Scenario, classify
 from simulator.engine import Observation
+from simulator.problem import DemandQuantiles
 from simulator.ticks import to_ticks_array
 from simulator.workload import Trace
 from traces.forecast.port import Setting
@@ -120,6 +121,12 @@ class DemandForecast:
             input_output=input_output,
             output_squared=output_squared,
         )
+
+    def quantiles(self, levels: Sequence[float]) -> DemandQuantiles:
+        """The quantiles of the next interval's arrivals, relative to what `demand` plans for."""
+        planned = self.demand().arrival_per_h
+        quantiles = self._arrivals.forecast(levels).quantiles[0].T
+        return DemandQuantiles(levels=tuple(levels), factor=quantiles / planned)
 
     def _arrival_per_h(self) -> npt.NDArray[np.float64]:
         if self._choice.quantile is None:

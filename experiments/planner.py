@@ -19,7 +19,7 @@ from simulator.engine import Controller, Observation
 from simulator.errors import InfeasibleError
 from simulator.fleet import DeploymentKey
 from simulator.plan import Plan, PlanStatus
-from simulator.policy import Policy, StoppingRule
+from simulator.policy import Policy, StoppingRule, demand_levels
 from simulator.problem import CapacityRows, MovingTerms, PlanningProblem, QueryType
 
 SECONDS_PER_H = 3600.0
@@ -203,6 +203,9 @@ class PlanningController:
         name = f"{self._scenario.name}@{seen.now_s:g}s"
         demand = self._forecast.demand()
         problem = build_problem(self._scenario, demand, name=name, period_h=self._interval_h)
+        levels = demand_levels(self._policy)
+        if levels:  # quantiles take longer than many a plan
+            problem = replace(problem, demand_quantiles=self._forecast.quantiles(levels))
         self.calls += 1
         started = time.perf_counter()
         try:

@@ -6,15 +6,14 @@ configuration could serve at the factor is planned for at the largest factor at 
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
-
+from policies.inflation import inflated
 from policies.routing import route
 from simulator.errors import InfeasibleError
 from simulator.plan import Plan, build_plan, plan_arrays
-from simulator.policy import Policy, StoppingRule
-from simulator.problem import CapacityRows, FloatArray, PlanningProblem
+from simulator.policy import Policy, StoppingRule, demand_levels
+from simulator.problem import PlanningProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +26,10 @@ class Headroom:
     @property
     def name(self) -> str:
         return f"headroom[{self.factor:g}:{self.inner.name}]"
+
+    @property
+    def demand_levels(self) -> tuple[float, ...]:
+        return demand_levels(self.inner)
 
     def plan(self, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int) -> Plan:
         """Plan at the factor, route at nominal.
@@ -48,19 +51,3 @@ class Headroom:
             )
         seconds = time.perf_counter() - began
         return build_plan(problem, arrays, policy=self.name, status=made.status, seconds=seconds)
-
-
-def inflated(problem: PlanningProblem, factor: float) -> PlanningProblem:
-    """The problem with delay and error times the factor, or as much of it as each type can bear."""
-    most = np.minimum(
-        _ratio(problem.delay_slo_s[:, None], problem.delay_s), _ratio(problem.error_slo[:, None], problem.error)
-    )
-    best = np.where(problem.allowed, most, 0.0).max(axis=1, initial=0.0)
-    of_type = np.clip(np.minimum(factor, best), 1.0, None)[:, None]
-    # Under `paper` rows the KV cache holds the tokens in flight, which are as many more as requests stay longer.
-    kv = problem.kv * (of_type if problem.capacity_rows is CapacityRows.PAPER else 1.0)
-    return replace(problem, delay_s=problem.delay_s * of_type, error=problem.error * of_type, kv=kv)
-
-
-def _ratio(limit: FloatArray, value: FloatArray) -> FloatArray:
-    return np.asarray(np.divide(limit, value, out=np.full(value.shape, np.inf), where=value > 0))

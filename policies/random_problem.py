@@ -150,11 +150,12 @@ def with_types(problem: PlanningProblem, **changes: Any) -> PlanningProblem:
 
 def restricted(problem: PlanningProblem, types: Sequence[int], configurations: Sequence[int]) -> PlanningProblem:
     """The problem with only these types and configurations, by index."""
-    rows = np.ix_(types, configurations)
+    rows, known = np.ix_(types, configurations), problem.demand_quantiles
     return replace(
         problem,
         query_types=tuple(problem.query_types[i] for i in types),
         configurations=tuple(problem.configurations[a] for a in configurations),
         cap=problem.cap[list(configurations)],
+        demand_quantiles=None if known is None else replace(known, factor=known.factor[:, list(types)]),
         **{name: getattr(problem, name)[rows] for name in ("delay_s", "error", "load", "kv", "allowed")},
     )

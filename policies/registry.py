@@ -1,7 +1,7 @@
 """The policies by name: a new one is a module and one line here.
 
 A policy is written as `name`, as `name[options]` (`agh[-m1,-local]`, `static[milp]`,
-`headroom[1.3:exact]`), or as `path/to/file.py:ClassName` for a policy of the user's own.
+`headroom[1.3:exact]`, `robust[gamma=1,1.3:exact]`), or as `path/to/file.py:ClassName` for a policy of the user's own.
 """
 
 import math
@@ -14,6 +14,8 @@ from typing import Any, cast
 from simulator.errors import InputError
 from simulator.policy import Policy
 from simulator.userfile import load_from_file
+
+DEFAULT_ROBUST = "box=1.3:agh+"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,16 @@ def _headroom(options: str | None) -> Policy:
     return cast(Policy, _class("policies.headroom:Headroom")(value, make_policy(inner)))
 
 
+def _robust(options: str | None) -> Policy:
+    kind, separator, inside = (DEFAULT_ROBUST if options is None else options).partition(":")
+    parsed = _class("policies.robust.kinds:parse_kind")(kind.strip())
+    inner = make_policy(inside if separator else "agh+")
+    exact = inner.name == "milp"
+    optimum = _class("policies.milp.robust:optimum") if exact else None
+    scout = make_policy("agh+") if exact else inner  # milp's own plans of the worse problems would take minutes
+    return cast(Policy, _class("policies.robust.policy:Robust")(parsed, inner, scout, optimum))
+
+
 def _static(options: str | None) -> Policy:
     return cast(Policy, _class("policies.static:Static")(make_policy(options or "agh")))
 
@@ -83,6 +95,11 @@ POLICIES: dict[str, PolicyEntry] = {
         ("dvr", _plain("policies.baselines:Dvr"), "baseline: machines first, routing after"),
         ("hf", _plain("policies.baselines:Hf"), "baseline: a homogeneous fleet, the best single tier"),
         ("headroom", _headroom, "planned at a factor on delay and error, routed at nominal (default 1.3:agh)"),
+        (
+            "robust",
+            _robust,
+            "a fleet for worse worlds: [box=1.3], [gamma=1,1.3], [mean], [cvar=0.9], each [KIND:POLICY]",
+        ),
         ("static", _static, "plan once with the policy in brackets (static[milp]; default agh), never again"),
     )
 }

@@ -8,12 +8,12 @@ Every program starts from scratch with the same options, so that a result depend
 
 import threading
 from dataclasses import dataclass
-from typing import Self
 
 import highspy
 import numpy as np
 
 from policies.highs import make_ready, new_solver
+from policies.limits import Limits, Protection, protected
 from simulator.errors import RunError
 from simulator.plan import PlanArrays
 from simulator.problem import BoolArray, CapacityRows, FloatArray, IntArray, PlanningProblem
@@ -109,12 +109,17 @@ def route_deployments(
     error_factor: float = 1.0,
     excess_usd: float | None = None,
     below_usd: float = np.inf,
+    unmet_limit_usd: float = np.inf,
+    protection: Protection | None = None,
 ) -> Routing | None:
     """`route` in terms of D deployments, for a search that tries many fleets.
 
     With `excess_usd` the unmet caps are elastic: each unit of unmet share beyond its cap is priced at that much, so
     that the search can tell a fleet that nearly keeps the caps from one that is far off. Where the
     solver sees early that cost and excess will reach `below_usd`, it gives up and the result is None.
+
+    With `unmet_limit_usd` all unmet demand together may be penalised by that much. With `protection` the delay and
+    error limits, and the delay penalty, are those of the worst case that it speaks of.
     """
     a = deployed
     fixed_usd = float(problem.rent_usd[a] @ replicas + problem.model_storage_usd[a].sum())
@@ -127,18 +132,37 @@ def route_deployments(
     cost_usd = delay_factor * problem.delay_penalty_usd[:, a] + problem.token_storage_usd[:, None]
     kv_factor = delay_factor if problem.capacity_rows is CapacityRows.PAPER else 1.0
     column = np.arange(allowed.size).reshape(allowed.shape)
+    delay_s, error = delay_factor * problem.delay_s[:, a], error_factor * problem.error[:, a]
+    unmet_columns = allowed.size + np.arange(2 * len(allowed))  # within the caps, and beyond
+    more_usd = np.zeros(0)  # of the columns that the protection adds
+    if protection is None:
+        of_types = [
+            Limits.per_type(column, delay_s, problem.delay_slo_s),
+            Limits.per_type(column, error, problem.error_slo),
+        ]
+    else:
+        first = int(unmet_columns[-1]) + 1
+        slower, delay_weight = protected(column, delay_s, problem.delay_slo_s, protection, first)
+        wronger, error_weight = protected(column, error, problem.error_slo, protection, first + delay_weight.size)
+        second_usd = delay_factor * problem.delay_usd_per_s[:, None]
+        more_usd = np.concatenate([(second_usd * delay_weight).ravel(), np.zeros(error_weight.size)])
+        of_types = [*slower, *wronger]
     limits = [
-        _Limits.per_type(column, delay_factor * problem.delay_s[:, a], problem.delay_slo_s),
-        _Limits.per_type(column, error_factor * problem.error[:, a], problem.error_slo),
-        _Limits.per_deployment(column, problem.load[:, a], problem.cap[a] * replicas),
-        _Limits.per_deployment(column, kv_factor * problem.kv[:, a], replicas.astype(np.float64)),
-        _Limits.of_all_served(column, problem.token_storage_gb, storage_gb),
-        _Limits.of_all_served(column, problem.token_storage_usd, money_usd),
+        *of_types,
+        Limits.per_deployment(column, problem.load[:, a], problem.cap[a] * replicas),
+        Limits.per_deployment(column, kv_factor * problem.kv[:, a], replicas.astype(np.float64)),
+        Limits.of_all_served(column, problem.token_storage_gb, storage_gb),
+        Limits.of_all_served(column, problem.token_storage_usd, money_usd),
     ]
-    values = _solve(cost_usd, allowed, problem.unmet_usd, problem.unmet_cap, excess_usd, limits, below_usd - fixed_usd)
+    if np.isfinite(unmet_limit_usd):
+        limits.append(Limits(unmet_columns[None], np.tile(problem.unmet_usd, 2)[None], np.array([unmet_limit_usd])))
+    values = _solve(
+        cost_usd, allowed, problem.unmet_usd, problem.unmet_cap, excess_usd, more_usd, limits, below_usd - fixed_usd
+    )
     if values is None:
         return None
-    shares, within_cap, excess = np.split(values, [allowed.size, allowed.size + len(allowed)])
+    values, more = np.split(values, [allowed.size + 2 * len(allowed)])
+    shares, within_cap, excess = np.split(np.clip(values, 0.0, 1.0), [allowed.size, allowed.size + len(allowed)])
     share, unmet = shares.reshape(allowed.shape), within_cap + excess
     return Routing(
         deployed=a,
@@ -146,42 +170,12 @@ def route_deployments(
         share=share,
         unmet=unmet,
         excess=float(excess.sum()) if excess.sum() > EXCESS_TOLERANCE else 0.0,
-        cost_usd=float(fixed_usd + (cost_usd * share).sum() + problem.unmet_usd @ unmet),
+        cost_usd=float(fixed_usd + (cost_usd * share).sum() + problem.unmet_usd @ unmet + more_usd @ more),
     )
 
 
 def _overdrawn(left: float, whole: float) -> bool:
     return left < -FEASIBILITY_TOLERANCE * max(whole, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Limits:
-    """Rows `sum of use * share[column] <= limit`: `column` and `use` (rows, entries), `limit` (rows,)."""
-
-    column: IntArray
-    use: FloatArray
-    limit: FloatArray
-
-    @classmethod
-    def per_type(cls, column: IntArray, use: FloatArray, limit: FloatArray) -> Self:
-        """A limit of each type on the sum over its deployments."""
-        return cls(column, use, limit)._that_can_bind(use.max(axis=1, initial=0.0))
-
-    @classmethod
-    def per_deployment(cls, column: IntArray, use: FloatArray, limit: FloatArray) -> Self:
-        """A limit of each deployment on the sum over the types."""
-        return cls(column.T, use.T, limit)._that_can_bind(use.sum(axis=0))
-
-    @classmethod
-    def of_all_served(cls, column: IntArray, use: FloatArray, limit: float) -> Self:
-        """One limit on what all served demand uses, `use` (types,) wherever it is served."""
-        row = np.repeat(use, column.shape[1])
-        return cls(column.reshape(1, -1), row[None], np.array([max(limit, 0.0)]))._that_can_bind(use.sum()[None])
-
-    def _that_can_bind(self, most: FloatArray) -> Self:
-        """Without the rows that no routing can break, `most` being the largest use. Most rows are of that kind."""
-        kept = most > self.limit
-        return type(self)(self.column[kept], self.use[kept], self.limit[kept])
 
 
 def _solve(
@@ -190,15 +184,18 @@ def _solve(
     unmet_usd: FloatArray,
     unmet_cap: FloatArray,
     excess_usd: float | None,
-    limits: list[_Limits],
+    more_usd: FloatArray,
+    limits: list[Limits],
     below_usd: float,
 ) -> FloatArray | None:
-    """The program over the shares (type by type), the unmet shares and what exceeds the unmet caps, row by row.
+    """The program over the shares (type by type), the unmet shares, what exceeds the unmet caps, and more, row by row.
+
+    `more_usd` is the price of the columns after those, which have no upper bound.
 
     Returns the optimal values of the columns, None if there are none of lower cost.
     """
     types, shares = len(allowed), allowed.size
-    columns, rows = shares + 2 * types, types + sum(len(block.limit) for block in limits)
+    columns, rows = shares + 2 * types + len(more_usd), types + sum(len(block.limit) for block in limits)
     unmet = np.arange(shares, shares + types).reshape(-1, 1)
     demand = np.hstack([np.arange(shares).reshape(allowed.shape), unmet, unmet + types])
     scales = [np.where(block.limit > 0, block.limit, 1.0) for block in limits]
@@ -219,9 +216,16 @@ def _solve(
         int(highspy.MatrixFormat.kRowwise),
         int(highspy.ObjSense.kMinimize),
         0.0,
-        np.concatenate([cost_usd.ravel(), unmet_usd, unmet_usd + (excess_usd or 0.0)]),
+        np.concatenate([cost_usd.ravel(), unmet_usd, unmet_usd + (excess_usd or 0.0), more_usd]),
         np.zeros(columns),
-        np.concatenate([allowed.ravel(), unmet_cap, no_excess if excess_usd is None else 1 - unmet_cap]),
+        np.concatenate(
+            [
+                allowed.ravel(),
+                unmet_cap,
+                no_excess if excess_usd is None else 1 - unmet_cap,
+                np.full(len(more_usd), highspy.kHighsInf),
+            ]
+        ),
         row_lower,
         np.concatenate([ones, *(b.limit / scale for b, scale in zip(limits, scales, strict=True))]),
         start[:-1].astype(np.int32),
@@ -234,7 +238,7 @@ def _solve(
     solver.run()
     status = solver.getModelStatus()
     if status == highspy.HighsModelStatus.kOptimal:
-        return np.clip(np.array(solver.getSolution().col_value, dtype=np.float64), 0.0, 1.0)
+        return np.array(solver.getSolution().col_value, dtype=np.float64)
     if status in NO_ROUTING:
         return None
     message = f"HiGHS failed on a routing program ({solver.modelStatusToString(status)})"

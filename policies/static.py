@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from simulator.plan import Plan
-from simulator.policy import Policy, StoppingRule
+from simulator.policy import Policy, StoppingRule, demand_levels
 from simulator.problem import PlanningProblem
 
 
@@ -16,6 +16,10 @@ class Static:
     @property
     def name(self) -> str:
         return f"static[{self.inner.name}]"
+
+    @property
+    def demand_levels(self) -> tuple[float, ...]:
+        return demand_levels(self.inner)
 
     def plan(self, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int) -> Plan:
         """The first plan, or `incumbent` as long as the problem still offers what it deploys."""

@@ -36,7 +36,11 @@ class StoppingRule:
 
 
 class Policy(Protocol):
-    """A planner. The simulator never imports one: experiments hand it in."""
+    """A planner. The simulator never imports one: experiments hand it in.
+
+    A policy that plans for more than one demand may have an attribute `demand_levels`, a tuple of levels between 0 and
+    1: problems of a forecast then say what these quantiles of the demand are (`PlanningProblem.demand_quantiles`).
+    """
 
     @property
     def name(self) -> str:
@@ -63,3 +67,9 @@ class Policy(Protocol):
             If no plan exists (for instance a budget too small under an unmet cap below one).
         """
         ...
+
+
+def demand_levels(policy: Policy) -> tuple[float, ...]:
+    """Levels of the demand's quantiles that the policy heeds; most heed none."""
+    levels: tuple[float, ...] = getattr(policy, "demand_levels", ())
+    return levels

@@ -113,6 +113,25 @@ class MovingTerms:
     weight: float = 1.0  # how much of the price policies shall see: 0 none of it, above 1 more than is true
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DemandQuantiles:
+    """How far the demand may be from the planned one.
+
+    Attributes
+    ----------
+    levels
+        Of the quantiles, above 0 and below 1, rising.
+    factor
+        Shape (levels, types): quantile of the demand, relative to the planned demand of the type.
+    """
+
+    levels: tuple[float, ...]
+    factor: FloatArray
+
+    def __post_init__(self) -> None:
+        self.factor.setflags(write=False)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlanningProblem:
     """Everything a policy may know. Arrays are read-only; the first axis is the query type, the last the configuration.
@@ -130,6 +149,9 @@ class PlanningProblem:
     moving
         Terms of leaving the fleet in force, None where that is free. No part of the cost of a plan; policies that
         re-plan may heed them.
+    demand_quantiles
+        What the forecast says of the demand's spread, None where nothing is known of it. The demand of the problem is
+        the planned one whatever they say; policies that plan for several demands may heed them (`robust`).
     """
 
     name: str
@@ -150,6 +172,7 @@ class PlanningProblem:
     allowed: BoolArray
     capacity_rows: CapacityRows
     moving: MovingTerms | None = None
+    demand_quantiles: DemandQuantiles | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -162,6 +185,12 @@ class PlanningProblem:
         if self.cap.shape != shape[1:]:
             raise InputError(f"problem {self.name}: cap has shape {self.cap.shape}, expected {shape[1:]}")
         self.cap.setflags(write=False)
+        known = self.demand_quantiles
+        if known is not None and known.factor.shape != (len(known.levels), shape[0]):
+            expected = (len(known.levels), shape[0])
+            raise InputError(
+                f"problem {self.name}: demand_quantiles has shape {known.factor.shape}, expected {expected}"
+            )
 
     # -- indices ----------------------------------------------------------------------------------------------------
 
@@ -255,10 +284,14 @@ class PlanningProblem:
         return self.period_h * self.storage_price_usd_per_gb_h * self.token_storage_gb
 
     @cached_property
+    def delay_usd_per_s(self) -> FloatArray:
+        """Shape (types,): penalty for each second of mean delay of the whole demand of the type [rho_i lambda_i]."""
+        return self.period_h * (self._per_type("delay_penalty_usd_per_query_s") * self.arrival_per_h)
+
+    @cached_property
     def delay_penalty_usd(self) -> FloatArray:
         """Shape (types, configurations): delay penalty if the whole demand of the type is served there."""
-        rate = self._per_type("delay_penalty_usd_per_query_s") * self.arrival_per_h
-        return self.period_h * rate[:, None] * self.delay_s
+        return self.delay_usd_per_s[:, None] * self.delay_s
 
     @cached_property
     def unmet_usd(self) -> FloatArray:

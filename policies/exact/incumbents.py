@@ -5,30 +5,26 @@ places: subsets of the best-priced options at the root, in order of their Lagran
 node, rounded; and a local search (drop, add, swap one deployment) around what was found.
 """
 
-import itertools
-import math
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 import numpy as np
 
 from policies.exact.clock import Clock
 from policies.exact.lagrangian import Relaxed
+from policies.exact.neighbours import Fleet, neighbours, one_of_each_pair, subsets
 from policies.exact.options import Options
 from policies.fleet_bound import NONE, FleetBound
 from policies.moving import Moving
 from policies.routing import route_deployments
 from simulator.errors import RunError
 from simulator.plan import PlanArrays, plan_cost_usd
-from simulator.problem import BoolArray, FloatArray, IntArray, PlanningProblem
+from simulator.problem import FloatArray, IntArray, PlanningProblem
 
 ENUMERATED = {1: 400, 2: 200, 3: 80, 4: 25}  # size of the subsets: among how many of the best-priced options
 EXCHANGES = ((1, 60), (1, 400), (2, 40))  # options that are exchanged at a time; among how many of the best-priced ones
 CHUNK = 4096  # fleets that are bounded between two looks at the clock
 BOUNDS_PER_ROUTING = 400  # fleets that are bounded in the time of one routing
 ROUNDINGS = (0.7, 0.5, 0.35, 0.2)
-
-Fleet = tuple[int, ...]
 
 
 class Incumbents:
@@ -76,9 +72,9 @@ class Incumbents:
         last = self.routed + most
         priced = self._best_priced(max(ENUMERATED.values()))
         for size, among in ENUMERATED.items():
-            fleets = priced[_subsets(min(among, len(priced)), size)]
+            fleets = priced[subsets(min(among, len(priced)), size)]
             bound_usd = self._base_usd + self._reduced_usd[fleets].sum(axis=1)
-            keep = np.flatnonzero((bound_usd < self.cost_usd) & self._one_of_each_pair(fleets))
+            keep = np.flatnonzero((bound_usd < self.cost_usd) & one_of_each_pair(fleets, self.options.pair))
             fleets = fleets[keep[np.argsort(bound_usd[keep], kind="stable")]]
             for start in range(0, len(fleets), CHUNK):
                 if self.clock.up() or self.routed >= last:
@@ -110,38 +106,14 @@ class Incumbents:
     def _better_neighbour(self, fleet: Fleet, clock: Clock, last: int) -> Fleet | None:
         """A fleet that costs less, one or two exchanges from `fleet`."""
         for out, among in EXCHANGES:
-            neighbours = self._neighbours(fleet, out, self._best_priced(among))
-            for start in range(0, len(neighbours), CHUNK):
+            around = neighbours(fleet, out, self._best_priced(among), self.options.pair)
+            for start in range(0, len(around), CHUNK):
                 if clock.up() or self.clock.up():
                     return None
-                better = next(self._betters(neighbours[start : start + CHUNK], last), None)
+                better = next(self._betters(around[start : start + CHUNK], last), None)
                 if better is not None:
                     return better
         return None
-
-    def _neighbours(self, fleet: Fleet, most: int, others: IntArray) -> IntArray:
-        """Shape (F, K): up to `most` options out of the fleet and up to `most` of the others into it."""
-        others = np.setdiff1d(others, np.array(fleet, dtype=np.int64))
-        rows = []
-        for out in range(min(most, len(fleet)) + 1):
-            for dropped in itertools.combinations(range(len(fleet)), out):
-                rest = [option for k, option in enumerate(fleet) if k not in dropped]
-                for into in range(most + 1):
-                    if out < most and into < most and most > 1:
-                        continue  # an exchange of fewer, which was tried
-                    added = others[_subsets(len(others), into)]
-                    row = np.full((len(added), len(fleet) + most), NONE, dtype=np.int64)
-                    row[:, : len(rest)] = rest
-                    row[:, len(rest) : len(rest) + into] = added
-                    rows.append(row)
-        fleets = np.concatenate(rows)
-        return fleets[self._one_of_each_pair(fleets)]
-
-    def _one_of_each_pair(self, fleets: IntArray) -> BoolArray:
-        """Shape (F,): whether no (model, tier) is deployed twice."""
-        options = np.arange(fleets.shape[1])
-        pairs = np.sort(np.where(fleets == NONE, -1 - options, self.options.pair[fleets]), axis=1)
-        return np.asarray((np.diff(pairs, axis=1) > 0).all(axis=1))
 
     def _betters(self, fleets: IntArray, last: int) -> Iterator[Fleet]:
         """Those of `fleets` (F, K) that turn out better than the best plan before them, cheapest bound first.
@@ -217,11 +189,3 @@ class Incumbents:
             return False
         self.best, self.cost_usd = routing.arrays(self.problem), routing.cost_usd + move_usd
         return True
-
-
-@lru_cache(maxsize=32)
-def _subsets(count: int, size: int) -> IntArray:
-    """Shape (subsets, size): the subsets of this size of the first `count` numbers. Not to be changed."""
-    rows = math.comb(count, size)
-    flat = itertools.chain.from_iterable(itertools.combinations(range(count), size))
-    return np.fromiter(flat, dtype=np.int64, count=rows * size).reshape(rows, size)

@@ -6,6 +6,7 @@ than the bare equations and change no optimum: dominated configurations are left
 demand could use (policies/dominance.py), the linking rows are tight, and `cover` rows cut off fractional deployments.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,18 +42,10 @@ def build_model(problem: PlanningProblem) -> MilpModel:
     """State the problem. Names of the blocks are those of the constraint families in the design."""
     usable, largest, useful = usable_configurations(problem), largest_share(problem), useful_replicas(problem)
     model = pyo.ConcreteModel(name=problem.name)
-    types = range(len(problem.query_types))
     model.A = pyo.Set(initialize=[int(a) for a in usable], ordered=True)
-    model.IA = pyo.Set(initialize=[(i, int(a)) for i in types for a in usable if largest[i, a] > 0], ordered=True)
-    model.w = pyo.Var(model.A, domain=pyo.Binary)
-    model.r = pyo.Var(model.A, domain=pyo.NonNegativeIntegers, bounds=lambda _, a: (0, int(useful[a])))
-    model.x = pyo.Var(model.IA, bounds=(0.0, 1.0))
-    model.u = pyo.Var(types, bounds=lambda _, i: (0.0, float(problem.unmet_cap[i])))
-    by_type: dict[int, list[int]] = {i: [] for i in types}
-    by_configuration: dict[int, list[int]] = {int(a): [] for a in usable}
-    for i, a in model.IA:
-        by_type[i].append(a)
-        by_configuration[a].append(i)
+    model.IA = _routes(usable, largest)
+    _fleet(model, useful)
+    by_type, by_configuration = _shares(model, problem)
     _objective(model, problem)
     _demand(model, by_type)
     _limits(model, problem, by_type)
@@ -64,14 +57,68 @@ def build_model(problem: PlanningProblem) -> MilpModel:
     return MilpModel(model=model, problem=problem, usable=usable)
 
 
-def _objective(model: pyo.ConcreteModel, problem: PlanningProblem) -> None:
-    serving = problem.delay_penalty_usd + problem.token_storage_usd[:, None]
-    model.cost = pyo.Objective(
-        expr=pyo.quicksum(float(problem.rent_usd[a]) * model.r[a] for a in model.A)
-        + pyo.quicksum(float(problem.model_storage_usd[a]) * model.w[a] for a in model.A)
-        + pyo.quicksum(float(serving[i, a]) * model.x[i, a] for i, a in model.IA)
-        + pyo.quicksum(float(problem.unmet_usd[i]) * model.u[i] for i in model.u)
+def state_fleet(model: pyo.ConcreteModel, problem: PlanningProblem) -> None:
+    """State the fleet alone, without anything that is served."""
+    useful = useful_replicas(problem)
+    model.A = pyo.Set(initialize=[int(a) for a in usable_configurations(problem)], ordered=True)
+    _fleet(model, useful)
+    _deployment(model, problem, useful)
+
+
+def state_routing(block: pyo.Block, problem: PlanningProblem, model: pyo.ConcreteModel) -> None:
+    """State one routing, with variables of its own, over the fleet of `model`."""
+    largest = largest_share(problem)
+    block.A, block.r, block.w = list(model.A), dict(model.r.items()), dict(model.w.items())
+    block.IA = _routes(block.A, largest)
+    by_type, by_configuration = _shares(block, problem)
+    _demand(block, by_type)
+    _limits(block, problem, by_type)
+    _capacity(block, problem, by_configuration)
+    _linking(block, largest)
+    _cover(block, problem, by_type)
+    _totals(block, problem)
+
+
+def fleet_usd(model: pyo.ConcreteModel, problem: PlanningProblem) -> pyo.Expression:
+    """Rent and weights."""
+    return pyo.quicksum(float(problem.rent_usd[a]) * model.r[a] for a in model.A) + pyo.quicksum(
+        float(problem.model_storage_usd[a]) * model.w[a] for a in model.A
     )
+
+
+def routing_usd(block: pyo.Block, problem: PlanningProblem) -> pyo.Expression:
+    """Serving, and not serving."""
+    serving = problem.delay_penalty_usd + problem.token_storage_usd[:, None]
+    return pyo.quicksum(float(serving[i, a]) * block.x[i, a] for i, a in block.IA) + pyo.quicksum(
+        float(problem.unmet_usd[i]) * block.u[i] for i in block.u
+    )
+
+
+def _routes(usable: Iterable[int], largest: FloatArray) -> pyo.Set:
+    types = range(len(largest))
+    return pyo.Set(initialize=[(i, int(a)) for i in types for a in usable if largest[i, a] > 0], ordered=True)
+
+
+def _fleet(model: pyo.ConcreteModel, useful: IntArray) -> None:
+    model.w = pyo.Var(model.A, domain=pyo.Binary)
+    model.r = pyo.Var(model.A, domain=pyo.NonNegativeIntegers, bounds=lambda _, a: (0, int(useful[a])))
+
+
+def _shares(block: pyo.Block, problem: PlanningProblem) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+    """The variables of a routing; and its configurations by type, its types by configuration."""
+    types = range(len(problem.query_types))
+    block.x = pyo.Var(block.IA, bounds=(0.0, 1.0))
+    block.u = pyo.Var(types, bounds=lambda _, i: (0.0, float(problem.unmet_cap[i])))
+    by_type: dict[int, list[int]] = {i: [] for i in types}
+    by_configuration: dict[int, list[int]] = {int(a): [] for a in block.A}
+    for i, a in block.IA:
+        by_type[i].append(a)
+        by_configuration[a].append(i)
+    return by_type, by_configuration
+
+
+def _objective(model: pyo.ConcreteModel, problem: PlanningProblem) -> None:
+    model.cost = pyo.Objective(expr=fleet_usd(model, problem) + routing_usd(model, problem))
 
 
 def _demand(model: pyo.ConcreteModel, by_type: dict[int, list[int]]) -> None:

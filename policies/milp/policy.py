@@ -22,7 +22,7 @@ from policies.adaptive import Agh
 from policies.conflict import why_no_plan
 from policies.dominance import undominated
 from policies.highs import make_ready
-from policies.milp.model import MilpModel, build_model, set_values, solution_arrays, usable_configurations
+from policies.milp.model import build_model, set_values, solution_arrays, usable_configurations
 from policies.routing import route
 from simulator.errors import InfeasibleError, RunError
 from simulator.plan import Plan, PlanArrays, PlanStatus, build_plan, plan_arrays
@@ -162,16 +162,19 @@ class Milp:
         build_s = time.perf_counter() - build_started
         if start is not None and stop.time_limit_s is not None and too_long(HAND_OVER_PER_BUILD * build_s):
             return agh_alone(start, stop.time_limit_s)
-        results = _solve(built, stop, seed, progress, _start_arrays(problem, start))
+        arrays = _start_arrays(problem, start)
+        if arrays is not None:
+            set_values(built, arrays)
+        results = solve(built.model, stop, seed, progress)
         if results.termination_condition in INFEASIBLE and start is None:
             raise InfeasibleError(_why_infeasible(problem, stop, seed, progress.started))
         status = _status(results.termination_condition)
         plans = [] if start is None else [replace(start, policy=self.name, status=status)]
         if results.solution_status is not SolutionStatus.noSolution:
-            arrays = solution_arrays(built)
+            solved = solution_arrays(built)
             # Branch and bound leaves shares within tolerances: with the placement fixed the routing is an LP.
-            arrays = _routed(problem, arrays.replicas) or arrays
-            plans.append(build_plan(problem, arrays, policy=self.name, status=status, seconds=0.0))
+            solved = _routed(problem, solved.replicas) or solved
+            plans.append(build_plan(problem, solved, policy=self.name, status=status, seconds=0.0))
         if not plans:
             why = "in its time: give it more"
             if results.termination_condition is TerminationCondition.error:
@@ -221,19 +224,19 @@ def _start_arrays(problem: PlanningProblem, start: Plan | None) -> PlanArrays | 
     return _routed(problem, undominated(problem, plan_arrays(problem, start).replicas))
 
 
-def _solve(
-    built: MilpModel, stop: StoppingRule, seed: int, progress: Progress, start: PlanArrays | None = None
-) -> Solved:
+def solve(model: pyo.ConcreteModel, stop: StoppingRule, seed: int, progress: Progress) -> Solved:
     """Hand the model to HiGHS and solve it in what is left of the time since `progress.started`.
+
+    Variables that have values are a point to start from.
 
     A failure of HiGHS is a result: `TerminationCondition.error`, without a bound or a solution.
     """
     logging.getLogger("pyomo.contrib.solver").setLevel(logging.ERROR)
     solver = SolverFactory("highs")
     make_ready()
-    solver.set_instance(built.model)  # takes seconds on large models, and HiGHS's own clock does not see it
+    solver.set_instance(model)  # takes seconds on large models, and HiGHS's own clock does not see it
     highs, column_of = solver._solver_model, solver._pyomo_var_to_solver_var_map
-    variables = list(built.model.component_data_objects(pyo.Var))
+    variables = list(model.component_data_objects(pyo.Var))
     options: dict[str, bool | int | float] = {
         "output_flag": False,
         "threads": 1,  # one thread, one tree, one result
@@ -248,11 +251,10 @@ def _solve(
         options["time_limit"] = max(0.1, stop.time_limit_s * (1 - READING_SHARE) - gone_s)
     for option, value in options.items():
         highs.setOptionValue(option, value)
-    if start is not None:
+    known = [v for v in variables if v.value is not None and id(v) in column_of]
+    if known:
         # Pyomo's interface does not pass the values of variables on, so HiGHS gets them directly. It makes no demands
         # on them: a point that is off by a rounding is repaired by an LP with the integers fixed.
-        set_values(built, start)
-        known = [v for v in variables if id(v) in column_of]
         columns = np.array([column_of[id(v)] for v in known], dtype=np.int32)
         highs.setSolution(len(known), columns, np.array([v.value for v in known], dtype=np.float64))
     if progress.report is not None:
@@ -331,4 +333,4 @@ def _least_spending_usd(seed: int, problem: PlanningProblem, seconds: float) -> 
     built.model.cost.deactivate()
     built.model.spending = pyo.Objective(expr=built.model.budget.body)
     stop = StoppingRule(relative_gap=0.001, max_nodes=1000, time_limit_s=seconds)
-    return _solve(built, stop, seed, Progress(None, time.perf_counter())).incumbent_objective
+    return solve(built.model, stop, seed, Progress(None, time.perf_counter())).incumbent_objective

@@ -286,7 +286,7 @@ def test_no_bound_is_stated_before_the_solver_has_one(monkeypatch):
         solution_status=SolutionStatus.noSolution,
         objective_bound=-math.inf,
     )
-    monkeypatch.setattr("policies.milp.policy._solve", lambda *_: nothing)
+    monkeypatch.setattr("policies.milp.policy.solve", lambda *_: nothing)
     plan = planned(by_hand(), "milp")
     assert (plan.status, plan.bound_usd) == (PlanStatus.TIME_LIMIT, None)
 

@@ -197,7 +197,7 @@ def test_nothing_is_skipped_silently(run_cli, trace):
     [
         (
             ["--policy", "best"],
-            "unknown policy 'best'; known: agh, agh+, dvr, exact, gh, headroom, hf, lpr, milp, static",
+            "unknown policy 'best'; known: agh, agh+, dvr, exact, gh, headroom, hf, lpr, milp, robust, static",
         ),
         (["--policy", "gh[-m9]"], "policy 'gh' has no option '-m9'; known: -m1, -m2, -m3"),
         (["--policy", "milp[x]"], "policy 'milp' takes no options, found [x]"),

@@ -9,7 +9,7 @@ from experiments.planner import nominal_problem
 from experiments.scenario import load_scenario
 from experiments.tasks.stress import rerouted
 from policies.checker import check
-from policies.headroom import inflated
+from policies.inflation import inflated
 from policies.random_problem import small_problem
 from policies.registry import make_policy
 from simulator.errors import InputError

@@ -98,7 +98,9 @@ def test_highs_starts_from_it(highs_of):
     seen = []
     progress = milp.Progress(seen.append, time.perf_counter())
     arrays = milp._start_arrays(problem, start)
-    solved = milp._solve(build_model(problem), StoppingRule(max_nodes=0), 0, progress, arrays)
+    built = build_model(problem)
+    set_values(built, arrays)
+    solved = milp.solve(built.model, StoppingRule(max_nodes=0), 0, progress)
     assert solved.incumbent_objective <= start.cost_usd * (1 + 1e-6)
     assert seen[0].cost_usd == pytest.approx(start.cost_usd, rel=1e-5), (
         "the first one HiGHS has is the one it was given"
@@ -272,7 +274,7 @@ def test_a_plan_is_the_proof_that_there_is_one(monkeypatch):
         incumbent_objective=None,
         objective_bound=1e9,
     )
-    monkeypatch.setattr(milp, "_solve", lambda *_: infeasible)
+    monkeypatch.setattr(milp, "solve", lambda *_: infeasible)
     plan = planned(tiny())
     assert (plan.status, plan.bound_usd) == (PlanStatus.FEASIBLE, None)
     assert check(tiny(), plan).accepted
