@@ -107,7 +107,7 @@ def _paper(
         tiers=[tier_size(tier) for tier in catalog.tiers.values()],
         delay_s=delay_s,
     )
-    assert headroom == Headroom(), "headroom of single routes is of `batching` rows"
+    assert headroom.cap is None and headroom.usable is None, "headroom of single routes is of `batching` rows"
     return replace(problem, cap=np.full_like(problem.cap, scenario.file.limits.cap))
 
 
