@@ -107,7 +107,8 @@ def _paper(
         tiers=[tier_size(tier) for tier in catalog.tiers.values()],
         delay_s=delay_s,
     )
-    assert headroom.cap is None and headroom.usable is None, "headroom of single routes is of `batching` rows"
+    single = headroom.cap is not None or headroom.usable is not None
+    assert not single, "headroom of single routes is of `batching` rows"
     return replace(problem, cap=np.full_like(problem.cap, scenario.file.limits.cap))
 
 
