@@ -44,6 +44,8 @@ def optimum(objective: Objective, stop: StoppingRule, seed: int) -> IntArray | N
     """The best fleet, or the best that was found; None if there was no time, or none was found."""
     usable = usable_configurations(widest(objective.problem, objective.scenarios))
     shares = len(objective.scenarios) * len(objective.problem.query_types) * len(usable)
+    if not shares:
+        return None  # nothing can be deployed
     if stop.time_limit_s is None:
         if shares > MOST_SHARES:
             return None

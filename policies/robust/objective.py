@@ -5,6 +5,8 @@ mean of all (Rockafellar and Uryasev, 2000). It never falls when a scenario gets
 scenarios bound it, and a fleet is given up as soon as what is known of it reaches the best.
 """
 
+import copy
+
 import numpy as np
 
 from policies.fleet_bound import NONE, FleetBound
@@ -42,6 +44,12 @@ class Objective:
         self._harder[0, 1:] = False  # the nominal world has limits that the others do not have
         easiest_first = sorted(range(1, len(scenarios)), key=lambda s: float(scenarios[s].problem.delay_s.sum()))
         self._order = [0, *easiest_first]
+
+    def by_the_mean(self) -> "Objective":
+        """The same scenarios, measured by their mean."""
+        other = copy.copy(self)
+        other.tail = 0.0
+        return other
 
     def measure(self, cost_usd: FloatArray) -> FloatArray:
         """The number to be made least, from costs of the scenarios: shape (scenarios, ...) to (...)."""

@@ -25,11 +25,11 @@ from policies.robust.kinds import Kind
 from policies.robust.objective import Objective
 from policies.robust.search import FleetSearch
 from simulator.errors import InfeasibleError, RunError
-from simulator.plan import Plan, PlanArrays, PlanStatus, build_plan, plan_arrays
+from simulator.plan import Plan, PlanStatus, build_plan, plan_arrays
 from simulator.policy import Policy, StoppingRule, demand_levels
 from simulator.problem import IntArray, PlanningProblem
 
-EFFORT = 5000  # routings if nobody says otherwise
+EFFORT = 4000  # routings if nobody says otherwise
 NOMINAL_SHARE, CANDIDATES_SHARE, SEARCH_SHARE = 0.4, 0.6, 0.9  # of the time, by then
 SCOUT_EFFORT = 150  # of each plan that is only to begin with: that it is the best of its problem need not be proven
 EXACT_SEARCH_SHARE = 0.7  # of the time, by which the search is over where the program is solved after it
@@ -81,51 +81,62 @@ class Robust:
         if first is incumbent:
             return first
         arrays = plan_arrays(problem, first)
-        search = self._searched(problem, arrays, incumbent, stop, clock, seed)
+        objective = Objective(self.kind.scenarios(problem), self.kind.tail, float(problem.unmet_usd @ arrays.unmet))
+        share = SEARCH_SHARE if self.optimum is None else EXACT_SEARCH_SHARE
+        searching = Clock(clock.started, None if stop.time_limit_s is None else share * stop.time_limit_s)
+        searching.effort = clock.effort
+        search = FleetSearch(objective.by_the_mean(), Moving.of(problem, incumbent), searching)
+        search.take(arrays.replicas)
+        if incumbent is not None and not clock.late():
+            search.take(fleet_in_force(problem, incumbent))
+        candidates, hurried = self._candidates(problem, incumbent, stop, clock, seed)
+        _look_for_the_best(search, objective, candidates)
+        hurried |= first.status is PlanStatus.TIME_LIMIT or searching.late()
         if self.optimum is not None and search.best is not None and search.moving.free and not clock.late():
             found = self.optimum(search.objective, _until(stop, clock, 1.0), seed)
             if found is not None:
                 search.take(found)
+            hurried |= stop.time_limit_s is not None and clock.seconds() > SEARCH_SHARE * stop.time_limit_s
         if search.best is not None:
             deployed = np.flatnonzero(search.best)
             routing = search.objective.route(0, deployed, search.best[deployed])
             arrays = arrays if routing is None else routing.arrays(problem)
-        status = PlanStatus.TIME_LIMIT if clock.late() else PlanStatus.FEASIBLE
+        status = PlanStatus.TIME_LIMIT if hurried else PlanStatus.FEASIBLE
         return build_plan(problem, arrays, policy=self.name, status=status, seconds=clock.seconds())
 
-    def _searched(
-        self,
-        problem: PlanningProblem,
-        nominal: PlanArrays,
-        incumbent: Plan | None,
-        stop: StoppingRule,
-        clock: Clock,
-        seed: int,
-    ) -> FleetSearch:
-        """The search after its end."""
-        objective = Objective(self.kind.scenarios(problem), self.kind.tail, float(problem.unmet_usd @ nominal.unmet))
-        share = SEARCH_SHARE if self.optimum is None else EXACT_SEARCH_SHARE
-        searching = Clock(clock.started, None if stop.time_limit_s is None else share * stop.time_limit_s)
-        searching.effort = clock.effort
-        search = FleetSearch(objective, Moving.of(problem, incumbent), searching)
-        search.take(nominal.replicas)
-        if incumbent is not None and not clock.late():
-            search.take(fleet_in_force(problem, incumbent))
-        candidates = self.kind.candidates(problem)
-        if len(candidates) > 1:  # or else it is the very problem
+    def _candidates(
+        self, problem: PlanningProblem, incumbent: Plan | None, stop: StoppingRule, clock: Clock, seed: int
+    ) -> tuple[list[IntArray], bool]:
+        """Fleets for worse problems, shape (configurations,) each; and whether there was too little time for them."""
+        problems = self.kind.candidates(problem)
+        if len(problems) > 1:  # or else it is the very problem
             stop = replace(stop, effort=SCOUT_EFFORT if stop.effort is None else min(stop.effort, SCOUT_EFFORT))
-        for number, candidate in enumerate(candidates, start=1):
-            by = NOMINAL_SHARE + (CANDIDATES_SHARE - NOMINAL_SHARE) * number / len(candidates)
-            if clock.seconds() >= by * (stop.time_limit_s or np.inf):
+        fleets, hurried = [], False
+        for number, worse in enumerate(problems, start=1):
+            by = NOMINAL_SHARE + (CANDIDATES_SHARE - NOMINAL_SHARE) * number / len(problems)
+            if stop.time_limit_s is not None and clock.seconds() >= by * stop.time_limit_s:
+                hurried = True
                 continue
             try:
-                made = self.scout.plan(candidate, incumbent=incumbent, stop=_until(stop, clock, by), seed=seed)
+                made = self.scout.plan(worse, incumbent=incumbent, stop=_until(stop, clock, by), seed=seed)
             except (InfeasibleError, RunError):
                 continue  # a heuristic may miss what exists
+            hurried |= made.status is PlanStatus.TIME_LIMIT
             if made is not incumbent:
-                search.climb(plan_arrays(candidate, made).replicas)
+                fleets.append(plan_arrays(worse, made).replicas)
+        return fleets, hurried
+
+
+def _look_for_the_best(search: FleetSearch, objective: Objective, candidates: list[IntArray]) -> None:
+    """By the mean; then by the tail, whose fleets are bounded far less sharply, from what that came to."""
+    for fleet in candidates:
+        search.climb(fleet)
+    search.improve()
+    if objective.tail:
+        search.aim_at(objective)
+        for fleet in candidates:
+            search.climb(fleet)
         search.improve()
-        return search
 
 
 def _until(stop: StoppingRule, clock: Clock, share: float) -> StoppingRule:

@@ -49,6 +49,13 @@ class FleetSearch:
     def _lean(self, replicas: IntArray) -> IntArray:
         return undominated(self.widest, replicas)
 
+    def aim_at(self, objective: Objective) -> None:
+        """Go on with another measure of the same scenarios."""
+        self.objective = objective
+        self._seen.clear()
+        if self.best is not None:
+            self.value_usd = float(objective.measure(self.best_usd)) + self.moving.cost_usd(self.best)
+
     def climb(self, replicas: IntArray) -> None:
         """Exchange one deployment for another from a fleet that somebody else found; where that ends may be better."""
         before = self.best, self.best_usd, self.value_usd

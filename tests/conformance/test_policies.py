@@ -27,7 +27,8 @@ ABLATIONS = [
     *(f"gh[-{switch}]" for switch in ("m1", "m2", "m3")),
     *(f"agh[-{switch}]" for switch in ("m1", "m2", "m3", "local", "consolidate", "m1,-local")),
 ]
-EVERY = [*POLICIES, "static[gh]", "static[milp]", *ABLATIONS]
+ROBUST = ["robust[gamma=1,1.3:milp]", "robust[mean:exact]", "robust[cvar=0.9:agh+]"]
+EVERY = [*POLICIES, "static[gh]", "static[milp]", *ABLATIONS, *ROBUST[:2]]  # a tail is worth more than the least cost
 
 # Proven lower bounds on the cost, USD per 24 h (benchmarks/best_known.toml); all but the last are optima.
 BOUNDS = {
@@ -100,7 +101,7 @@ def without_time(plan):
 
 
 def judgements():
-    for policy in (*(name for name in POLICIES if name != "static"), "static[gh]"):
+    for policy in (*(name for name in POLICIES if name != "static"), "static[gh]", *ROBUST):
         for name in CHECKS:
             marks = [pytest.mark.slow] if name == "time limit" else []  # other tests may be in its way
             yield pytest.param(policy, name, marks=marks)
@@ -113,7 +114,7 @@ def test_the_suite_passes(policy, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", [*HEURISTICS, "agh+"])
+@pytest.mark.parametrize("policy", [*HEURISTICS, *ROBUST[1:], "agh+"])
 def test_many_random_problems_are_planned(policy):
     (finding,) = run_checks(policy, problems=300, only=["feasible"])
     assert finding.status is Status.PASSED, finding.detail
@@ -177,7 +178,7 @@ def test_agh_plus_is_at_the_optimum_of_small_problems(problem_of, name):
     assert plan.bound_usd <= BOUNDS[name] * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("policy", ["milp", "exact", "agh+", *HEURISTICS, *ABLATIONS])
+@pytest.mark.parametrize("policy", ["milp", "exact", "agh+", *HEURISTICS, *ABLATIONS, *ROBUST[1:]])
 def test_policies_are_deterministic(problem_of, plan_of, policy):
     assert without_time(planned(problem_of(BASE), policy)) == without_time(plan_of(policy, BASE))
 

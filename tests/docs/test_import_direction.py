@@ -24,7 +24,7 @@ KEPT_TO = {
         "simulator/kernel.py",
     },
     "llvmlite": {"simulator/kernel.py"},
-    "pyomo": {"policies/milp/model.py", "policies/milp/policy.py"},
+    "pyomo": {"policies/milp/model.py", "policies/milp/policy.py", "policies/milp/robust.py"},
     "highspy": {
         "policies/baselines.py",
         "policies/conflict.py",

@@ -14,6 +14,7 @@ from experiments.demand import ArrivalCounts, DemandForecast, expected_demand
 from experiments.planner import PlanningController
 from experiments.replay import ReplayOptions, horizon_of, replay_policy, survey
 from experiments.scenario import ForecastChoice, classify, load_scenario, with_forecast
+from policies.judged import judged_plan
 from policies.registry import make_policy
 from simulator.engine import Observation
 from simulator.errors import InputError
@@ -142,6 +143,35 @@ def test_a_higher_quantile_plans_for_more():
             forecast.observe(observed(300.0 * interval, [200 + 37 * (interval % 5)] * TYPES))
         demands.append(forecast.demand().arrival_per_h)
     assert (np.diff(demands, axis=0) > 0).all()
+
+
+def test_a_policy_that_asks_for_quantiles_of_the_demand_gets_them(monkeypatch):
+    """Those of the forecast, relative to what is planned for; others get none, and the same plans as before."""
+    problems = []
+
+    def noting(policy, problem, **others):
+        problems.append(problem)
+        return judged_plan(policy, problem, **others)
+
+    monkeypatch.setattr("experiments.planner.judged_plan", noting)
+    monkeypatch.setattr("policies.robust.policy.EFFORT", 10)
+    arriving = survey(SCENARIO, InChunks(trace_of(), 1000))
+    options = ReplayOptions(interval_s=300.0, seed=0)
+    replay_policy(SCENARIO, arriving, make_policy("gh"), options)
+    plain, problems[:] = list(problems), []
+    assert [problem.demand_quantiles for problem in plain] == [None] * len(plain)
+    replay_policy(SCENARIO, arriving, make_policy("robust[mean:gh]"), options)
+    assert len(problems) == len(plain) > 2
+    forecast = DemandForecast(SCENARIO.types, SCENARIO.file.forecast, 300.0)
+    for problem, other in zip(problems, plain, strict=True):
+        assert np.array_equal(problem.arrival_per_h, other.arrival_per_h)
+        known = problem.demand_quantiles
+        assert known.levels == (0.1, 0.9)
+        assert known.factor.shape == (2, TYPES)
+        assert (known.factor[0] < known.factor[1]).all()
+    expected = forecast._arrivals.forecast([0.1, 0.9]).quantiles[0].T / forecast.demand().arrival_per_h
+    assert np.array_equal(problems[0].demand_quantiles.factor, expected)
+    assert not np.allclose(problems[0].demand_quantiles.factor, problems[-1].demand_quantiles.factor)
 
 
 class TestNames:
