@@ -242,11 +242,8 @@ class Site:
         total: list[tuple[str, SloCount]] = []
         for number in range(self._draws):
             counts = self._bench.trial(self._plan, self._draw(rate_per_s, number)).counts
-            before = [count for _, count in total] or [None] * len(counts)
-            total = [
-                (self._scenario.types[i].name, _together(old, count))
-                for old, (i, count) in zip(before, counts, strict=True)
-            ]
+            named = [(self._scenario.types[i].name, count) for i, count in counts]
+            total = [_together(*pair) for pair in zip(total, named, strict=True)] if total else named
             # if it has used up what all draws together may have: twice that, as they are not of one size
             if any(count.strain * (number + 1) > 2 * self._draws for _, count in total):
                 return Point(counts=tuple(total), whole=False)
@@ -319,10 +316,9 @@ def _everything(scenario: Scenario, configuration: Configuration, replicas: int)
     )
 
 
-def _together(before: SloCount | None, after: SloCount) -> SloCount:
-    if before is None:
-        return after
-    return replace(after, requests=before.requests + after.requests, over=before.over + after.over)
+def _together(before: tuple[str, SloCount], after: tuple[str, SloCount]) -> tuple[str, SloCount]:
+    (name, old), (_, new) = before, after
+    return name, replace(new, requests=old.requests + new.requests, over=old.over + new.over)
 
 
 def _dispersion(sample: Sample) -> float:
