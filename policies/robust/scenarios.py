@@ -36,8 +36,6 @@ class Scenario:
         Shape (types,): factor on the planned demand.
     protection
         Cases that the routing has to bear at once, beside what `problem` says.
-    relaxed
-        By the deployments of a fleet: a problem without `protection` in which no such fleet costs more than here.
     """
 
     problem: PlanningProblem
