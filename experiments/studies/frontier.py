@@ -51,7 +51,7 @@ ANALYTIC, STATIC, REPLANNED = "analytic", "static", "replanned"
 POLICIES = {
     ANALYTIC: ("exact", "gh", "agh", *ROBUST),
     STATIC: ("exact", "gh", "agh", *ROBUST),
-    REPLANNED: ("gh", "agh", "agh+", "headroom[1.3:agh]"),
+    REPLANNED: ("gh", "agh", "agh+"),
 }
 FACTORS = {ANALYTIC: "1.0,1.1,1.2,1.3,1.4,1.5", STATIC: "1.0,1.1,1.2,1.3,1.4,1.5", REPLANNED: "1.0,1.3"}
 CAPS = "0.3,0.4,0.5,0.7,1"
@@ -130,6 +130,7 @@ def command(
         [run for part in POLICIES if part in wanted for run in RUNS[part](asked)],
         options={
             **found,
+            "cap": file.limits.cap,
             "parts": wanted,
             "caps": limits,
             "factors": stress,
@@ -317,9 +318,8 @@ def _static_section(kept: pd.DataFrame, options: Mapping[str, Any]) -> Section:
     ):
         text.append(f"{_named(policy, setting)}: {status}; its means are over the other seeds.")
     tables, charts = _by_setting(kept, shown, STATIC, "kept")
-    cap = load_scenario(str(options["scenario"])).file.limits.cap
-    settings = list(dict.fromkeys(kept["setting"]))
-    at = _cap(cap) if _cap(cap) in settings else next((s for s in settings if s != VERIFIED), VERIFIED)
+    settings = [setting for setting in dict.fromkeys(kept["setting"]) if setting != VERIFIED]
+    at = _cap(float(options["cap"])) if _cap(float(options["cap"])) in settings else next(iter(settings), VERIFIED)
     beside = kept[kept["setting"].isin((at, VERIFIED))]
     charts += _over_factors(beside, policies_of(beside), "static", f"kept, {at} or verified", "violated [%]")
     return Section(
