@@ -63,6 +63,7 @@ studies: $(STAMP)
 	$(BIN)/tokenfleet study scale --out $(STUDIES)/scale
 	$(BIN)/tokenfleet study regret --out $(STUDIES)/regret
 	$(BIN)/tokenfleet study frontier --out $(STUDIES)/frontier
+	$(BIN)/tokenfleet study headroom --out $(STUDIES)/headroom
 	$(BIN)/tokenfleet study diurnal --out $(STUDIES)/diurnal
 	$(BIN)/tokenfleet study interval --out $(STUDIES)/interval
 	$(BIN)/tokenfleet study hysteresis --policy gh --policy agh --weights 0,0.25,1,4 --out $(STUDIES)/hysteresis

@@ -8,6 +8,7 @@ from experiments.studies import (
     budget,
     diurnal,
     frontier,
+    headroom,
     hysteresis,
     interval,
     regret,
@@ -31,7 +32,10 @@ STUDIES = {
     ),
     "budget": Study("From a tight budget to an ample one", budget.command, budget.view, budget.claims),
     "interval": Study("How often to re-plan, with the price of moving", interval.command, interval.view),
-    "frontier": Study("Cost against violations, by policy and headroom", frontier.command, frontier.view),
+    "frontier": Study("Cost against violations: what robustness is worth", frontier.command, frontier.view),
+    "headroom": Study(
+        "The headroom that percentiles need, by replicas and burstiness", headroom.command, headroom.view
+    ),
     "regret": Study("Each policy against an oracle, and where the rest is lost", regret.command, regret.view),
     "hysteresis": Study("Churn against cost: how reluctant to move?", hysteresis.command, hysteresis.view),
 }

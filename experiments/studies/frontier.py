@@ -1,13 +1,19 @@
-"""`tokenfleet study frontier`: what does it cost to violate less? Policies and their headroom, simulated."""
+"""`tokenfleet study frontier`: what does it cost to violate less, where the world is worse than planned?
 
-from collections.abc import Mapping
+Three parts: *analytic* (a plan under stress, re-routed by LP), *static* (one plan for the mean demand, kept and
+simulated; plans verified by simulation take part) and *replanned* (simulated, with plans made anew every few minutes).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Annotated, Any
 
-import numpy as np
 import pandas as pd
 import typer
 
 from experiments.options import parse_duration_s, parse_factors, parse_numbers
+from experiments.scenario import load_scenario
 from experiments.show.parts import Line, LineChart, Section, Table
 from experiments.studies.conduct import (
     ClusterOption,
@@ -23,25 +29,60 @@ from experiments.studies.conduct import (
     refuse_other_folder,
 )
 from experiments.studies.replays import SERVICE, arrivals, changed, service
-from experiments.studies.view import mean_of, policies_of, rows_where, values_of
+from experiments.studies.view import (
+    cell,
+    curve,
+    estimate,
+    mean_of,
+    merged,
+    options_of,
+    policies_of,
+    rows_where,
+    values_of,
+)
 from experiments.sweep.specification import Run
 from experiments.terminal import ScenarioOption, Terminal
 from simulator.errors import InputError
+from simulator.problem import CapacityRows
+from simulator.replica import Discipline
 
-POLICIES = ("gh", "agh", "agh+", "headroom[1.3:agh]")
-CAPS = "0.3,0.4,0.5,0.6,0.7,0.85,1"
+ROBUST = ("robust[box=1.3:agh+]", "robust[gamma=1,1.3:agh+]", "robust[cvar=0.9:agh+]")
+ANALYTIC, STATIC, REPLANNED = "analytic", "static", "replanned"
+POLICIES = {
+    ANALYTIC: ("exact", "gh", "agh", *ROBUST),
+    STATIC: ("exact", "gh", "agh", *ROBUST),
+    REPLANNED: ("gh", "agh", "agh+"),
+}
+FACTORS = {ANALYTIC: "1.0,1.1,1.2,1.3,1.4,1.5", STATIC: "1.0,1.1,1.2,1.3,1.4,1.5", REPLANNED: "1.0,1.3"}
+CAPS = "0.3,0.4,0.5,0.7,1"
+GROUND = {"scenario": "paper-base", "period_h": 24.0, "spread": 0.1}  # of the analytic part
+VERIFIER = "agh+"
+VERIFIED = "as verified"  # instead of a cap
+LIMITS = (1.0, 5.0)  # percent violated
 
 
 def command(
     context: typer.Context,
     trace: Annotated[list[str] | None, typer.Argument(help="Trace files; none: the scenario's arrivals.")] = None,
     policy: PolicyOption = None,
+    parts: Annotated[
+        str, typer.Option(help=f"Which: {ANALYTIC} (on paper-base), {STATIC}, {REPLANNED}; comma-separated.")
+    ] = ",".join(POLICIES),
     scenario: ScenarioOption = "azure-2023",
     caps: Annotated[
         str, typer.Option(help="Limits on the planned load of a replica, comma-separated: headroom.")
     ] = CAPS,
-    factors: Annotated[str, typer.Option(help="How much worse the world is than planned.")] = "1.0,1.3",
-    interval: Annotated[str, typer.Option(help="Time between re-plans.")] = "5m",
+    factors: Annotated[
+        str | None,
+        typer.Option(help=f"How much worse the world is than planned; default: 1.0 to 1.5, {REPLANNED} 1.0 and 1.3."),
+    ] = None,
+    verified: Annotated[bool, typer.Option(help=f"Verified plans ({VERIFIER}) in the {STATIC} part.")] = True,
+    draws: Annotated[int, typer.Option(min=2, help="Fresh draws that a verified plan has to pass.")] = 20,
+    effort: Annotated[int, typer.Option(min=1, help="Cheaper fleets that are simulated to verify a plan.")] = 15,
+    interval: Annotated[str, typer.Option(help=f"Time between plans in the {REPLANNED} part.")] = "5m",
+    duration: Annotated[
+        str | None, typer.Option(help="Length of the arrivals, where there is no trace; default: the scenario's.")
+    ] = None,
     seeds: SeedsOption = 3,
     out_dir: OutOption = None,
     resume: ResumeOption = True,
@@ -49,50 +90,56 @@ def command(
     cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Cost against violations, over policies and the headroom that they plan with.
+    """Cost against violations in worlds worse than planned: analytic, of kept plans, and re-planned.
 
-    Example: `tokenfleet study frontier --policy gh --caps 0.4,0.7,1 --seeds 1 --out runs/frontier`
+    Example: `tokenfleet study frontier --parts static --policy gh --caps 0.4,0.7,1 --seeds 1 --out runs/frontier`
     """
     terminal: Terminal = context.obj
     refuse_other_folder(out_dir)
-    names = policy_names(terminal, policy, POLICIES)
-    limits, stress = parse_numbers(caps, "--caps"), parse_factors(factors)
+    wanted = [part.strip() for part in parts.split(",")]
+    unknown = [part for part in wanted if part not in POLICIES]
+    if unknown:
+        raise InputError(f"--parts: {unknown[0]!r} is none of {', '.join(POLICIES)}")
+    names = {part: policy_names(terminal, policy, POLICIES[part]) for part in wanted}
+    stress = {part: parse_factors(factors or FACTORS[part]) for part in wanted}
+    limits = parse_numbers(caps, "--caps")
     if not limits or not all(0 < cap <= 1 for cap in limits):
         raise InputError("--caps: expected numbers above 0 and up to 1")
-    found, files = arrivals(terminal, scenario, trace, None, None, None)
-    interval_s = parse_duration_s(interval, "--interval")
-    runs = [
-        Run(
-            task="replay",
-            parameters={
-                **changed(found, limits__cap=cap),
-                "interval_s": interval_s,
-                "policy": name,
-                "seed": seed,
-                "delay_factor": factor,
-                "error_factor": factor,
-                "about": {"setting": f"cap {cap:g}", "inflated": "both", "factor": factor},
-            },
-            label=f"{name}, cap {cap:g}, factor {factor:g}, seed {seed}",
-        )
-        for name in names
-        for cap in limits
-        for factor in stress
-        for seed in range(seeds)
-    ]
+    duration_s = None if duration is None else parse_duration_s(duration, "--duration")
+    found, files = arrivals(terminal, scenario, trace, None, duration_s, None)
+    file = load_scenario(scenario).file
+    if (
+        STATIC in wanted
+        and verified
+        and not (file.capacity is CapacityRows.BATCHING and file.discipline is Discipline.BATCHING)
+    ):
+        terminal.note(f"scenario {file.name} has no queues: no plan of it is verified")
+        verified = False
+    asked = _Asked(
+        found=found,
+        names=names,
+        factors=stress,
+        caps=limits,
+        interval_s=parse_duration_s(interval, "--interval"),
+        verify={"draws": draws, "effort": effort} if verified else None,
+        seeds=seeds,
+    )
     conduct(
         terminal,
         "frontier",
-        runs,
+        [run for part in POLICIES if part in wanted for run in RUNS[part](asked)],
         options={
             **found,
+            "cap": file.limits.cap,
+            "parts": wanted,
             "caps": limits,
             "factors": stress,
             "policies": names,
-            "interval_s": interval_s,
+            "interval_s": asked.interval_s,
+            "verify": asked.verify,
             "seeds": seeds,
         },
-        files=[*files, *policy_files(names)],
+        files=[*files, *policy_files(list(dict.fromkeys(name for own in names.values() for name in own)))],
         view=view,
         out_dir=out_dir,
         resume=resume,
@@ -102,25 +149,216 @@ def command(
     )
 
 
+# -- the runs ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """The options; names of policies and factors by part, `verify` None for no verified plans."""
+
+    found: Mapping[str, Any]
+    names: Mapping[str, Sequence[str]]
+    factors: Mapping[str, Sequence[float]]
+    caps: Sequence[float]
+    interval_s: float
+    verify: Mapping[str, int] | None
+    seeds: int
+
+
+def _analytic(asked: _Asked) -> list[Run]:
+    common = {"ground": GROUND, "factors": asked.factors[ANALYTIC], "inflated": ["both"], "simulate": False}
+    return [
+        Run(
+            task="stress",
+            parameters={**common, "policy": name, "seed": seed},
+            label=f"{ANALYTIC}: {name}, seed {seed}",
+        )
+        for name in asked.names[ANALYTIC]
+        for seed in range(asked.seeds)
+    ]
+
+
+def _static(asked: _Asked) -> list[Run]:
+    common = {"factors": asked.factors[STATIC]}
+    runs = [
+        Run(
+            task="kept",
+            parameters={
+                **changed(asked.found, limits__cap=cap),
+                **common,
+                "policy": name,
+                "seed": seed,
+                "about": {"setting": _cap(cap)},
+            },
+            label=f"{STATIC}: {name}, cap {cap:g}, seed {seed}",
+        )
+        for name in asked.names[STATIC]
+        for cap in asked.caps
+        for seed in range(asked.seeds)
+    ]
+    if asked.verify is not None:
+        runs += [
+            Run(
+                task="kept",
+                parameters={
+                    **asked.found,
+                    **common,
+                    "policy": VERIFIER,
+                    "verify": dict(asked.verify),
+                    "seed": seed,
+                    "about": {"setting": VERIFIED},
+                },
+                label=f"{STATIC}: verified, seed {seed}",
+            )
+            for seed in range(asked.seeds)
+        ]
+    return runs
+
+
+def _replanned(asked: _Asked) -> list[Run]:
+    return [
+        Run(
+            task="replay",
+            parameters={
+                **changed(asked.found, limits__cap=cap),
+                "interval_s": asked.interval_s,
+                "policy": name,
+                "seed": seed,
+                "delay_factor": factor,
+                "error_factor": factor,
+                "about": {"setting": _cap(cap), "inflated": "both", "factor": factor},
+            },
+            label=f"{name}, cap {cap:g}, factor {factor:g}, seed {seed}",
+        )
+        for name in asked.names[REPLANNED]
+        for cap in asked.caps
+        for factor in asked.factors[REPLANNED]
+        for seed in range(asked.seeds)
+    ]
+
+
+RUNS: Mapping[str, Callable[[_Asked], list[Run]]] = {ANALYTIC: _analytic, STATIC: _static, REPLANNED: _replanned}
+
+
+def _cap(cap: float) -> str:
+    return f"cap {cap:g}"
+
+
+# -- what is shown ----------------------------------------------------------------------------------------------------
+
+
 def view(frame: pd.DataFrame, timing: pd.DataFrame, marker: Mapping[str, Any]) -> list[Section]:
-    """A point for each policy and headroom."""
-    del timing, marker
-    charts, tables, text = [], [], []
-    for factor in values_of(frame, "factor"):
+    """A section for each part that was run."""
+    del timing
+    options = options_of(marker)
+    simulated = rows_where(frame, way="simulated")
+    kept = simulated[simulated["interval_s"].isna()]
+    anew = simulated[simulated["interval_s"].notna()]
+    sections = []
+    routed = rows_where(frame, way="rerouted")
+    if len(routed):
+        sections.append(_analytic_section(routed, rows_where(frame, way="fixed")))
+    if len(kept):
+        sections.append(_static_section(kept, options))
+    if len(anew):
+        sections.append(_replanned_section(anew))
+    return sections
+
+
+def _analytic_section(routed: pd.DataFrame, fixed: pd.DataFrame) -> Section:
+    policies, factors = policies_of(routed), values_of(routed, "factor")
+    rows = [
+        [
+            policy,
+            f"{factor:g}",
+            cell(own := rows_where(routed, policy=policy, factor=factor), "cost_usd"),
+            cell(own, "unmet_share", 2, 100),
+            cell(rows_where(fixed, policy=policy, factor=factor), "violation_share", 1, 100),
+        ]
+        for policy in policies
+        for factor in factors
+    ]
+    charts = [
+        LineChart(
+            key="frontier-analytic",
+            title="Cost against what stays unmet, from the least factor to the worst",
+            x_label="cost [USD a day]",
+            y_label="unmet [%]",
+            lines=merged([_through_factors(rows_where(routed, policy=policy), policy) for policy in policies]),
+            from_zero=True,
+        ),
+        *_over_factors(routed, policies, "analytic", "re-routed by LP", "unmet [%]"),
+    ]
+    return Section(
+        title="Analytic: plans under stress, re-routed",
+        text=_cheapest(routed, "Analytic", "unmet", by_setting=False),
+        tables=[
+            Table(
+                title="Plans made at nominal, re-routed by LP where delay and error are worse (paper-base, a day)",
+                columns=("policy", "factor", "cost [USD]", "unmet [%]", "own routing: violated [%]"),
+                rows=rows,
+                labels=2,
+                note="own routing: share of queries whose mean limits or memory do not hold if nothing is re-routed",
+            )
+        ],
+        charts=charts,
+    )
+
+
+KEPT = ("SLOs broken", "GPUs")
+
+
+def _static_section(kept: pd.DataFrame, options: Mapping[str, Any]) -> Section:
+    factors = values_of(kept, "factor")
+    shown = sorted({factors[0], factors[len(factors) // 2], factors[-1]})
+    failed = kept[~kept["feasible"].astype(bool)]
+    text = _cheapest(kept, "Static, simulated", "violated", by_setting=True)
+    for policy, setting, status in dict.fromkeys(
+        zip(failed["policy"], failed["setting"], failed["status"], strict=True)
+    ):
+        text.append(f"{_named(policy, setting)}: {status}; its means are over the other seeds.")
+    tables, charts = _by_setting(kept, shown, STATIC, "kept")
+    settings = [setting for setting in dict.fromkeys(kept["setting"]) if setting != VERIFIED]
+    at = _cap(float(options["cap"])) if _cap(float(options["cap"])) in settings else next(iter(settings), VERIFIED)
+    beside = kept[kept["setting"].isin((at, VERIFIED))]
+    charts += _over_factors(beside, policies_of(beside), "static", f"kept, {at} or verified", "violated [%]")
+    return Section(
+        title="Static: one plan for the mean demand, kept and simulated", text=text, tables=tables, charts=charts
+    )
+
+
+def _replanned_section(anew: pd.DataFrame) -> Section:
+    tables, charts = _by_setting(anew, values_of(anew, "factor"), "", "re-planned")
+    return Section(
+        title="Re-planned: the frontier of cost and violations",
+        text=_cheapest(anew, "Re-planned, simulated", "violated", by_setting=True),
+        tables=tables,
+        charts=charts,
+    )
+
+
+def _by_setting(
+    frame: pd.DataFrame, factors: Sequence[float], key: str, words: str
+) -> tuple[list[Table], list[LineChart]]:
+    """For each factor a table and a chart in which a line leads through the headroom of a policy."""
+    tables, charts = [], []
+    counted = bool(frame["slos_broken"].notna().any())
+    for factor in factors:
+        rows, lines = [], []
         here = rows_where(frame, factor=factor)
-        settings = list(dict.fromkeys(here["setting"]))
-        rows, lines, points = [], [], []
         for policy in policies_of(here):
-            own = [rows_where(here, policy=policy, setting=setting) for setting in settings]
-            rows += [[policy, setting, *service(part)] for setting, part in zip(settings, own, strict=True)]
-            xy = [(mean_of(part, "cost_usd") or 0.0, 100 * (mean_of(part, "violation_share") or 0.0)) for part in own]
-            points += [(policy, setting, *point) for setting, point in zip(settings, xy, strict=True)]
-            lines.append(Line(name=policy, x=[x for x, _ in xy], y=[y for _, y in xy], labels=settings))
-        text += _best(points, factor)
+            mine = rows_where(here, policy=policy)
+            settings = list(dict.fromkeys(mine["setting"]))
+            own = [rows_where(mine, setting=setting) for setting in settings]
+            for setting, part in zip(settings, own, strict=True):
+                more = [cell(part, "slos_broken", 1), cell(part, "gpus", 1)] if counted else []
+                rows.append([policy, setting, *service(part), *more])
+            lines.append(_line(own, policy, settings))
+        where = "At nominal" if factor == 1 else f"In a world {factor:g} times worse"
         tables.append(
             Table(
-                title="At nominal" if factor == 1 else f"In a world {factor:g} times worse",
-                columns=("policy", "headroom", *SERVICE),
+                title=f"{where}, {words}",
+                columns=("policy", "headroom", *SERVICE, *(KEPT if counted else ())),
                 rows=rows,
                 labels=2,
                 note="cap: limit on the planned load of a replica; the smaller, the more headroom",
@@ -128,33 +366,121 @@ def view(frame: pd.DataFrame, timing: pd.DataFrame, marker: Mapping[str, Any]) -
         )
         charts.append(
             LineChart(
-                key=f"frontier-{factor:g}".replace(".", "_"),
-                title="Cost against violations" + ("" if factor == 1 else f", in a world {factor:g} times worse"),
+                key=f"frontier-{key}{'-' if key else ''}{factor:g}".replace(".", "_"),
+                title=f"Cost against violations, {words}"
+                + ("" if factor == 1 else f", in a world {factor:g} times worse"),
                 x_label="cost [USD]",
                 y_label="violated [%]",
                 lines=lines,
                 from_zero=True,
             )
         )
-    return [Section(title="The frontier of cost and violations", text=text, tables=tables, charts=charts)]
+    return tables, charts
 
 
-def _best(points: list[tuple[str, str, float, float]], factor: float) -> list[str]:
-    """The cheapest that keeps violations under a few round figures."""
-    where = "At nominal" if factor == 1 else f"At {factor:g} times the delay and error"
-    found = []
-    for most in (1.0, 5.0):
-        kept = [point for point in points if point[3] <= most]
-        if kept:
-            policy, setting, cost, share = min(kept, key=lambda point: point[2])
-            found.append(
-                f"{where}, the cheapest with at most {most:g} % violated is {policy} at {setting}: {cost:.2f} USD, "
-                f"{share:.2f} %."
-            )
-        else:
-            least = points[int(np.argmin([point[3] for point in points]))]
-            found.append(
-                f"{where}, none has at most {most:g} % violated; the least is {least[3]:.2f} % "
-                f"({least[0]}, {least[1]})."
-            )
-    return found
+def _through_factors(own: pd.DataFrame, policy: str) -> Line:
+    factors = values_of(own, "factor")
+    ends = {factors[0], factors[-1]} if factors else set()
+    labels = [f"{factor:g}" if factor in ends else "" for factor in factors]
+    return _line([rows_where(own, factor=factor) for factor in factors], policy, labels)
+
+
+def _line(points: Sequence[pd.DataFrame], name: str, labels: Sequence[str]) -> Line:
+    """A point of means for each frame that has any, with the band of its violations."""
+    known = [
+        (cost, shares, label)
+        for frame, label in zip(points, labels, strict=True)
+        if (cost := mean_of(frame, "cost_usd")) is not None
+        and (shares := estimate((100 * frame["violation_share"]).tolist())) is not None
+    ]
+    banded = any(shares.low is not None for _, shares, _ in known)
+    return Line(
+        name=name,
+        x=[cost for cost, _, _ in known],
+        y=[shares.mean for _, shares, _ in known],
+        low=[shares.mean if shares.low is None else shares.low for _, shares, _ in known] if banded else None,
+        high=[shares.mean if shares.high is None else shares.high for _, shares, _ in known] if banded else None,
+        labels=[label for _, _, label in known],
+    )
+
+
+def _over_factors(frame: pd.DataFrame, policies: Sequence[str], key: str, words: str, share: str) -> list[LineChart]:
+    """Cost and violations over the factor, with bands."""
+    return [
+        LineChart(
+            key=f"frontier-{key}-{measure}",
+            title=f"{title} by how much worse the world is, {words}",
+            x_label="factor on delay and error",
+            y_label=label,
+            lines=merged(
+                [curve(rows_where(frame, policy=policy), policy, "factor", column, factor=scale) for policy in policies]
+            ),
+            from_zero=True,
+        )
+        for measure, title, label, column, scale in (
+            ("cost", "Cost", "cost [USD]", "cost_usd", 1.0),
+            ("violated", "Violations", share, "violation_share", 100.0),
+        )
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """Means over the seeds of a policy with its headroom."""
+
+    name: str
+    cost_usd: float
+    share: float  # percent
+
+
+def _cheapest(frame: pd.DataFrame, where: str, measure: str, *, by_setting: bool) -> list[str]:
+    """In words, for each of `LIMITS`: which is cheapest at each factor, neighbouring factors together."""
+    found = {factor: _points(rows_where(frame, factor=factor), by_setting) for factor in values_of(frame, "factor")}
+    lines = []
+    for most in LIMITS:
+        best = [(factor, _winner(points, most)) for factor, points in found.items() if points]
+        told = []
+        for (name, kept), group in groupby(best, key=lambda item: (item[1][0].name, item[1][1])):
+            at = list(group)
+            factors = _range([factor for factor, _ in at], "")
+            if kept:
+                told.append(f"{name} at {factors} ({_range([point.cost_usd for _, (point, _) in at], '.2f')} USD)")
+            else:
+                shares = _range([point.share for _, (point, _) in at], ".1f")
+                told.append(f"none at {factors} (the least is {shares} %, {name})")
+        if told:
+            lines.append(f"{where}, cheapest with at most {most:g} % {measure}: {'; '.join(told)}.")
+    return lines
+
+
+def _points(here: pd.DataFrame, by_setting: bool) -> list[_Point]:
+    """Of what has a plan for every seed; those that come to the same are one."""
+    points: dict[tuple[float, float], _Point] = {}
+    for policy in policies_of(here):
+        mine = rows_where(here, policy=policy)
+        for setting in dict.fromkeys(mine["setting"]) if by_setting else (None,):
+            own = rows_where(mine, setting=setting)
+            cost, share = mean_of(own, "cost_usd"), mean_of(own, "violation_share")
+            if cost is None or share is None or not own["feasible"].astype(bool).all():
+                continue
+            same = round(cost, 6), round(share, 8)
+            name = _named(policy, setting)
+            points[same] = _Point(f"{points[same].name} = {name}" if same in points else name, cost, 100 * share)
+    return list(points.values())
+
+
+def _winner(points: list[_Point], most: float) -> tuple[_Point, bool]:
+    """The cheapest that keeps to the limit and True, or the one that violates least and False."""
+    kept = [point for point in points if point.share <= most]
+    if kept:
+        return min(kept, key=lambda point: point.cost_usd), True
+    return min(points, key=lambda point: point.share), False
+
+
+def _named(policy: str, setting: str | None) -> str:
+    return policy if setting is None or setting == VERIFIED else f"{policy} at {setting}"
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    low, high = (format(value, form or "g") for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"

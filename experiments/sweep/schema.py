@@ -43,7 +43,12 @@ COLUMNS = (
     Column("time_s", NUMBER, "s", "start of the part of the run that the row is about; null: all of it"),
     # plans
     Column("feasible", TRUTH, "", "whether there is a plan, or a routing, that keeps every limit"),
-    Column("status", WORD, "", "how the policy stopped: optimal, feasible, time_limit; or why there is no plan"),
+    Column(
+        "status",
+        WORD,
+        "",
+        "how the policy stopped: optimal, feasible, time_limit; or why there is no plan; of a headroom, what limits it",
+    ),
     Column("bound_usd", NUMBER, "USD", "proven lower bound of the cost"),
     Column("gap", NUMBER, "1", "(cost - bound) / cost"),
     Column("gpus", COUNT, "GPUs", "rented by the plan; in a part of a simulation, the mean"),
@@ -73,6 +78,13 @@ COLUMNS = (
     Column("e2e_p50_s", NUMBER, "s", "from arrival to the last token"),
     Column("e2e_p95_s", NUMBER, "s", ""),
     Column("gpu_hours", NUMBER, "GPU h", "rented"),
+    Column("slos_broken", COUNT, "SLOs", "of a percentile, by query type and measure, that did not hold"),
+    # the headroom that is needed
+    Column("rate_per_s", NUMBER, "1/s", "requests that arrive, at the largest load at which the percentiles hold"),
+    Column("dispersion", NUMBER, "1", "variance over mean of their number in ten seconds; Poisson: 1"),
+    Column("cap", NUMBER, "1", "that load over the limit of the replicas"),
+    Column("cap_staffing", NUMBER, "1", "guess of it at that rate: square-root staffing"),
+    Column("cap_sequence", NUMBER, "1", "guess of it at that rate: the real sequence"),
     # re-planning
     Column("intervals", COUNT, "intervals", "of the horizon"),
     Column("replans", COUNT, "plans", "after the first"),

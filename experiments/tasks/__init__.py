@@ -16,6 +16,8 @@ TASKS = {
     "plan": "experiments.tasks.planning:plan",
     "critical_budget": "experiments.tasks.planning:critical_budget",
     "replay": "experiments.tasks.replaying:replay",
+    "kept": "experiments.tasks.kept:kept",
+    "headroom": "experiments.tasks.headroom:headroom",
     "oracle": "experiments.tasks.oracle:oracle",
 }
 

@@ -47,6 +47,10 @@ class Draws(Protocol):
         """Draw `number` (from 0 on) that nothing was learned from."""
         ...
 
+    def fresh_source(self, number: int) -> TraceSource:
+        """The same arrivals as a trace."""
+        ...
+
 
 class TraceDraws:
     """Draws of a trace.
@@ -82,10 +86,14 @@ class TraceDraws:
 
     def fresh(self, number: int) -> Draw:
         """A block bootstrap of the part that is learned from, as long as it."""
-        seed = self._seed + 2 + number
+        return draw_of(self._scenario, self._drawn(number), f"fresh draw {number}", self._seed + 2 + number)
+
+    def fresh_source(self, number: int) -> TraceSource:
+        return TraceInMemory(self._drawn(number))
+
+    def _drawn(self, number: int) -> Trace:
         with blocks_of(TraceInMemory(self._first), self._block_s) as blocks:
-            trace = concatenated(list(resample(blocks, duration_s=self._length_s, seed=seed)))
-        return draw_of(self._scenario, trace, f"fresh draw {number}", seed)
+            return concatenated(list(resample(blocks, duration_s=self._length_s, seed=self._seed + 2 + number)))
 
 
 class ScenarioDraws:
@@ -110,6 +118,9 @@ class ScenarioDraws:
     def fresh(self, number: int) -> Draw:
         """The arrivals of another seed."""
         return self._draw(self._seed + 1 + number, f"fresh draw {number}")
+
+    def fresh_source(self, number: int) -> TraceSource:
+        return self._source(self._seed + 1 + number)
 
     def _draw(self, seed: int, name: str) -> Draw:
         source = self._source(seed)

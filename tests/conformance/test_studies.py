@@ -22,7 +22,8 @@ SMALL = {
     "ablation": ["--policy", "agh", "--policy", "agh[-m2]"],
     "budget": ["--policy", "gh", "--shares", "0.5,1"],
     "interval": ["--policy", "gh", "--intervals", "15m,1h", "--duration", "2h"],
-    "frontier": ["--policy", "gh", "--caps", "0.5,1", "--factors", "1"],
+    "frontier": ["--policy", "gh", "--caps", "0.5", "--factors", "1,1.5", "--duration", "15m", "--effort", "1"],
+    "headroom": ["--arrivals", "Poisson", "--replicas", "1,2", "--duration", "2m", "--draws", "1"],
     "regret": ["--policy", "gh", "--interval", "20m"],
     "hysteresis": ["--policy", "gh", "--weights", "0,1", "--duration", "15m"],
 }

@@ -1,0 +1,299 @@
+"""`tokenfleet study headroom`: how full may a deployment be, by its size and the burstiness of what arrives?"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from experiments.options import parse_duration_s, parse_numbers, parse_reading, trace_files
+from experiments.replay import survey
+from experiments.scenario import Scenario, load_scenario
+from experiments.show.parts import Line, LineChart, Section, Table
+from experiments.slo import parse_percentile, percentile_name
+from experiments.studies.conduct import (
+    ClusterOption,
+    JobsOption,
+    JsonOption,
+    OutOption,
+    ResumeOption,
+    SeedsOption,
+    conduct,
+    refuse_other_folder,
+)
+from experiments.studies.view import DASH, cell, curve, estimate, mean_of, options_of, rows_where, values_of
+from experiments.sweep.specification import Run
+from experiments.tasks.headroom import CONVERSATION, STEP, configuration_of
+from experiments.tasks.replaying import engine_remarks
+from experiments.terminal import ScenarioOption, Terminal
+from experiments.verify.loop import LITTLE
+from simulator.errors import InputError
+from simulator.problem import CapacityRows
+from simulator.replica import Discipline
+from traces.synthetic import load_profile
+
+POISSON = "Poisson"
+REPLICAS = "1,2,4,8,16"
+GUESSES = {"cap_staffing": "guess A: square-root staffing", "cap_sequence": "guess C: the real sequence"}
+
+
+def command(
+    context: typer.Context,
+    trace: Annotated[
+        list[str] | None,
+        typer.Option("--trace", help="A trace file, PATH or SOURCE=PATH, instead of the profile; repeatable."),
+    ] = None,
+    scenario: ScenarioOption = "azure-2023",
+    model: Annotated[str, typer.Option(help="Model of the deployment.")] = "llama-3.1-8b",
+    tier: Annotated[str, typer.Option(help="Its GPUs.")] = "h100-80-fp8",
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs of one replica.")] = 1,
+    replicas: Annotated[str, typer.Option(help="Numbers of replicas, comma-separated.")] = REPLICAS,
+    arrivals: Annotated[
+        list[str] | None,
+        typer.Option("--arrivals", help="Only these: Poisson, or a source of the profile; repeatable."),
+    ] = None,
+    percentile: Annotated[
+        str, typer.Option(help="At which the limits of types count that state no percentile_slos.")
+    ] = "p95",
+    duration: Annotated[str, typer.Option(help="Length of a draw of the arrivals.")] = "20m",
+    draws: Annotated[int, typer.Option(min=1, help="Draws at each rate, all judged together.")] = 3,
+    seeds: SeedsOption = 3,
+    out_dir: OutOption = None,
+    resume: ResumeOption = True,
+    jobs: JobsOption = None,
+    cluster: ClusterOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The largest load of a deployment at which percentiles hold, simulated, and what theory would have guessed.
+
+    Example: `tokenfleet study headroom --trace conv.csv --trace code.csv --replicas 1,4,16 --out runs/headroom`
+    """
+    terminal: Terminal = context.obj
+    refuse_other_folder(out_dir)
+    chosen = load_scenario(scenario)
+    if chosen.file.capacity is not CapacityRows.BATCHING or chosen.file.discipline is not Discipline.BATCHING:
+        raise InputError(f"scenario {chosen.name} has no queues: it takes `batching` capacity and discipline")
+    for remark in engine_remarks(chosen):
+        terminal.warn(remark)
+    configuration_of(chosen, model, tier, tensor_parallel)
+    sizes = parse_numbers(replicas, "--replicas", least=1)
+    if not all(size.is_integer() for size in sizes):
+        raise InputError(f"--replicas: expected whole numbers, found {replicas!r}")
+    kinds = _kinds(chosen, trace or [], arrivals)
+    common = {
+        "scenario": scenario,
+        "deployment": [model, tier, tensor_parallel],
+        "level": parse_percentile(percentile),
+        "duration_s": parse_duration_s(duration, "--duration"),
+        "draws": draws,
+    }
+    runs = [
+        Run(
+            task="headroom",
+            parameters={
+                **common,
+                "arrivals": kind,
+                "replicas": int(size),
+                "seed": seed,
+                "about": {"setting": name},
+            },
+            label=f"{name}, {size:g} replicas, seed {seed}",
+        )
+        for name, kind in kinds.items()
+        for size in sizes
+        for seed in range(seeds)
+    ]
+    conduct(
+        terminal,
+        "headroom",
+        runs,
+        options={**common, "arrivals": kinds, "replicas": [int(size) for size in sizes], "seeds": seeds},
+        files=[
+            *([scenario] if scenario.endswith(".toml") else []),
+            *(item.partition("=")[2] or item for item in trace or ()),
+        ],
+        view=view,
+        out_dir=out_dir,
+        resume=resume,
+        jobs=jobs,
+        cluster=cluster,
+        as_json=as_json,
+    )
+
+
+def _kinds(scenario: Scenario, traces: list[str], asked: list[str] | None) -> dict[str, dict[str, Any]]:
+    """What arrives, by name, as `experiments.tasks.headroom` takes it."""
+    kinds: dict[str, dict[str, Any]] = {POISSON: {"poisson": True}}
+    for item in traces:
+        found = survey(scenario, trace_files([item], parse_reading())).survey
+        kinds["+".join(found.sources)] = {"trace": item}
+    if not traces:
+        profile = load_profile(scenario.file.synthetic.profile)
+        kinds |= {source.name: {"source": source.name} for source in profile.sources}
+    unknown = [name for name in asked or () if name not in kinds]
+    if unknown:
+        raise InputError(f"--arrivals: {unknown[0]!r} is none of {', '.join(kinds)}")
+    return {name: kind for name, kind in kinds.items() if asked is None or name in asked}
+
+
+def view(frame: pd.DataFrame, timing: pd.DataFrame, marker: Mapping[str, Any]) -> list[Section]:
+    """The cap by replicas and arrivals, and how far theory is off."""
+    del timing
+    options = options_of(marker)
+    kinds = list(dict.fromkeys(frame["setting"]))
+    deployment, level = options["deployment"], options["level"]
+    assert isinstance(deployment, list)
+    assert isinstance(level, float)
+    model, tier, tensor_parallel = deployment
+    return [
+        Section(
+            title="The cap that is needed",
+            text=[
+                f"{model} on {tier} TP{tensor_parallel}: the largest load over its limit at which "
+                f"{percentile_name(level)} TTFT, TPOT and E2E hold, to {STEP - 1:.0%}.",
+                *(_words(rows_where(frame, setting=kind), kind) for kind in kinds),
+                *_wrong_tool(frame, kinds),
+                *_guessed(frame, kinds),
+            ],
+            tables=[_table(frame, kinds)],
+            charts=[_needed(frame, kinds), _beside(frame, kinds)],
+        )
+    ]
+
+
+def _words(own: pd.DataFrame, kind: str) -> str:
+    sizes = values_of(own, "replicas")
+    caps = {size: mean_of(rows_where(own, replicas=size), "cap") for size in sizes}
+    told = ", ".join(f"{'nothing holds' if cap is None else f'{cap:.2f}'} with {size:g}" for size, cap in caps.items())
+    first = own["status"].value_counts()
+    return f"{kind}: {told} replicas; what breaks first: {first.index[0]}."
+
+
+def _wrong_tool(frame: pd.DataFrame, kinds: list[str]) -> list[str]:
+    """Where a fleet stands so empty that something else should be done."""
+    found = []
+    for kind in kinds:
+        own = rows_where(frame, setting=kind)
+        empty = [
+            f"{size:g}"
+            for size in values_of(own, "replicas")
+            if (mean_of(rows_where(own, replicas=size), "cap") or 0.0) < LITTLE
+        ]
+        if empty:
+            found.append(
+                f"{kind}: the cap needed is below {LITTLE:g} with {', '.join(empty)} replicas: static headroom is the "
+                "wrong tool there (re-plan more often, refuse, or promise less: `tokenfleet plan --verify simulate` "
+                "prices these)."
+            )
+    return found
+
+
+def _guessed(frame: pd.DataFrame, kinds: list[str]) -> list[str]:
+    """How far each guess is off, from the mean of one number of replicas to that of another."""
+    found = []
+    for name, words in GUESSES.items():
+        ranges = []
+        for kind in kinds:
+            own = rows_where(frame, setting=kind)
+            means = [estimate(_errors(rows_where(own, replicas=size), name)) for size in values_of(own, "replicas")]
+            errors = [item.mean for item in means if item is not None]
+            if errors:
+                ranges.append(f"{min(errors):+.0%} to {max(errors):+.0%} under {kind}")
+        if ranges:
+            found.append(f"{words[0].upper()}{words[1:]} is off by {', '.join(ranges)}.")
+    return found
+
+
+def _errors(own: pd.DataFrame, name: str) -> list[float]:
+    known = own[own["cap"].notna()]
+    return ((known[name] - known["cap"]) / known["cap"]).tolist()
+
+
+def _table(frame: pd.DataFrame, kinds: list[str]) -> Table:
+    rows = []
+    for kind in kinds:
+        for size in values_of(rows_where(frame, setting=kind), "replicas"):
+            own = rows_where(frame, setting=kind, replicas=size)
+            rows.append(
+                [
+                    kind,
+                    f"{size:g}",
+                    cell(own, "rate_per_s", 1),
+                    cell(own, "dispersion", 1),
+                    cell(own, "cap"),
+                    cell(own, "cap_staffing"),
+                    _percent(_errors(own, "cap_staffing")),
+                    cell(own, "cap_sequence"),
+                    _percent(_errors(own, "cap_sequence")),
+                ]
+            )
+    return Table(
+        title="The largest load over its limit at which the percentiles hold",
+        columns=(
+            "arrivals",
+            "replicas",
+            "rate [1/s]",
+            "dispersion",
+            "cap needed",
+            "guess A",
+            "off [%]",
+            "guess C",
+            "off [%]",
+        ),
+        rows=rows,
+        labels=1,
+        note=f"dispersion: variance over mean of the arrivals in 10 s, Poisson 1; A: square-root staffing, C: the real "
+        f"sequence, both at that rate; {POISSON}: every request as long as those of {CONVERSATION!r} are on average",
+    )
+
+
+def _percent(errors: list[float]) -> str:
+    found = estimate(errors)
+    return DASH if found is None else f"{100 * found.mean:+.0f}"
+
+
+def _needed(frame: pd.DataFrame, kinds: list[str]) -> LineChart:
+    sizes = values_of(frame, "replicas")
+    return LineChart(
+        key="headroom-needed",
+        title="The cap that is needed, by the number of replicas",
+        x_label="replicas",
+        y_label="load over its limit",
+        lines=[curve(rows_where(frame, setting=kind), kind, "replicas", "cap") for kind in kinds],
+        log_x=True,
+        from_zero=True,
+        x_ticks={size: f"{size:g}" for size in sizes},
+    )
+
+
+def _beside(frame: pd.DataFrame, kinds: list[str]) -> LineChart:
+    """Guess over need, so that what is guessed too high lies above the diagonal."""
+    lines: list[Line] = []
+    most = 0.0
+    for kind in kinds:
+        own = rows_where(frame, setting=kind)
+        own = own[own["cap"].notna()]
+        points = own.groupby("replicas")[["cap", *GUESSES]].mean().sort_values("cap")
+        if points.empty:
+            continue
+        most = max(most, float(points.to_numpy().max()))
+        lines += [
+            Line(
+                name=f"{kind}, guess {letter}",
+                x=points["cap"].tolist(),
+                y=points[name].tolist(),
+                group=kind,
+                dashed=letter == "A",
+                labels=[f"{size:g}" for size in points.index] if letter == "C" else None,
+            )
+            for name, letter in zip(GUESSES, "AC", strict=True)
+        ]
+    lines.append(Line(name="as needed", x=[0.0, most], y=[0.0, most], markers=False))
+    return LineChart(
+        key="headroom-guessed",
+        title="What theory guesses beside what is needed; numbers are replicas",
+        x_label="cap needed",
+        y_label="cap guessed",
+        lines=lines,
+        from_zero=True,
+    )
