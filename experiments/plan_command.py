@@ -13,7 +13,7 @@ from experiments.options import parse_reading, trace_files
 from experiments.planner import build_problem
 from experiments.remarks import delay_remarks
 from experiments.replay import survey
-from experiments.scenario import Scenario, load_scenario, with_delay_model
+from experiments.scenario import Scenario, load_scenario, slowed, with_delay_model
 from experiments.show.terminal import rich_table
 from experiments.slo import parse_percentile
 from experiments.tables import plan_lines, plan_table
@@ -93,6 +93,9 @@ def command(
     hold_out: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Last share of the trace that nothing is learned from.")
     ] = 0.2,
+    delay_factor: Annotated[
+        float, typer.Option(min=0.1, max=10, help="Verify in a world in which everything takes so many times as long.")
+    ] = 1.0,
     delay_model: Annotated[str | None, typer.Option("--delay-model", help="Default: the scenario's.")] = None,
     columns: MapOption = None,
     as_json: JsonOption = False,
@@ -115,8 +118,10 @@ def command(
         raise InputError(f"--certificate: {what} proves no bound that can be checked; exact does")
     if out_file is not None and not out_file.parent.is_dir():
         raise InputError(f"--out: {out_file}: there is no folder {out_file.parent}")
+    if how is None and delay_factor != 1:
+        raise InputError("--delay-factor is of --verify")
     if how is not None:
-        found = _scenario(terminal, scenario, delay_model)
+        found = slowed(_scenario(terminal, scenario, delay_model), delay_factor)
         try:
             level = parse_percentile(percentile)
         except InputError as error:

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from experiments.slo import PercentileSlo, parse_slos
 from simulator.balancer import BALANCERS
 from simulator.catalog import Catalog, candidate_configurations, kv_capacity_tokens, load_catalog
-from simulator.delay import DELAY_MODELS, DelayModel, StepCost
+from simulator.delay import DELAY_MODELS, DelayModel, SlowedDelay, StepCost
 from simulator.errors import InputError
 from simulator.files import read_bytes
 from simulator.fleet import DeploymentKey
@@ -362,6 +362,11 @@ def with_delay_model(scenario: Scenario, name: str) -> Scenario:
         raise InputError(f"--delay-model: {name!r} is unknown; {closest(name, DELAY_MODELS)}")
     file = scenario.file.model_copy(update={"delay_model": name})
     return replace(scenario, file=file, delay_model=DELAY_MODELS[name](scenario.catalog))
+
+
+def slowed(scenario: Scenario, factor: float) -> Scenario:
+    """The scenario in a world in which every step takes `factor` times as long, for planner and engine alike."""
+    return scenario if factor == 1 else replace(scenario, delay_model=SlowedDelay(scenario.delay_model, factor))
 
 
 def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:

@@ -57,6 +57,7 @@ FACTORS = {ANALYTIC: "1.0,1.1,1.2,1.3,1.4,1.5", STATIC: "1.0,1.1,1.2,1.3,1.4,1.5
 CAPS = "0.3,0.4,0.5,0.7,1"
 GROUND = {"scenario": "paper-base", "period_h": 24.0, "spread": 0.1}  # of the analytic part
 VERIFIER = "agh+"
+VERIFIED_AT = (1.0, 1.3)  # how many times slower the worlds are that plans are verified in
 VERIFIED = "as verified"  # instead of a cap
 LIMITS = (1.0, 5.0)  # percent violated
 
@@ -204,12 +205,13 @@ def _static(asked: _Asked) -> list[Run]:
                     **asked.found,
                     **common,
                     "policy": VERIFIER,
-                    "verify": dict(asked.verify),
+                    "verify": {**asked.verify, "factor": factor},
                     "seed": seed,
                     "about": {"setting": VERIFIED},
                 },
-                label=f"{STATIC}: verified, seed {seed}",
+                label=f"{STATIC}: verified at {factor:g}, seed {seed}",
             )
+            for factor in VERIFIED_AT
             for seed in range(asked.seeds)
         ]
     return runs

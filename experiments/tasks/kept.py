@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from experiments.planner import build_problem
 from experiments.replay import ReplayOptions, reality_of, replay_plan, survey
-from experiments.scenario import Scenario
+from experiments.scenario import Scenario, slowed
 from experiments.slo import PercentileSlo, count_slo
 from experiments.tally import Judgement
 from experiments.tasks.outcome import Outcome
@@ -50,13 +50,17 @@ def kept(parameters: Mapping[str, Any]) -> Outcome:
     ----------
     parameters
         scenario, policy, seed, factors; optionally trace (files), duration_s, rate_factor, changes, level (of the
-        percentiles), verify (`draws`, `effort`: the plan is verified, with `policy` inside), about.
+        percentiles), verify (`draws`, `effort`, `factor`: the plan is verified, with `policy` inside, in a world in
+        which everything takes so many times as long), about.
     """
     scenario, seed = scenario_of(parameters), int(parameters["seed"])
     level = float(parameters.get("level", 0.95))
     asked = parameters.get("verify")
     policy = make_policy(parameters["policy"])
-    name = policy.name if asked is None else f"verified[{policy.name}]"
+    name = policy.name
+    if asked is not None:
+        at = "" if asked["factor"] == 1 else f" at {asked['factor']:g}"
+        name = f"verified[{policy.name}{at}]"
     draws = _draws(scenario, parameters, SEED_SPACE * seed)
     began = time.perf_counter()
     try:
@@ -64,7 +68,7 @@ def kept(parameters: Mapping[str, Any]) -> Outcome:
             made = _planned(scenario, draws, parameters["policy"], seed)
         else:
             options = Options(level=level, draws=int(asked["draws"]), effort=int(asked["effort"]), seed=seed)
-            made = _verified(scenario, draws, parameters["policy"], options)
+            made = _verified(slowed(scenario, float(asked["factor"])), draws, parameters["policy"], options)
     except InfeasibleError as none:
         made = Made(None, f"no plan: {str(none).splitlines()[0]}")
     planning_s = time.perf_counter() - began

@@ -6,6 +6,7 @@ from simulator.catalog import Catalog
 from simulator.delay.constant import ConstantDelay
 from simulator.delay.port import DelayModel, StepCost, StepTicks, TwoPhaseDelay
 from simulator.delay.roofline import RooflineDelay
+from simulator.delay.slowed import SlowedDelay
 
 DELAY_MODELS: dict[str, Callable[[Catalog], DelayModel]] = {
     "constant": lambda catalog: ConstantDelay(),
@@ -14,4 +15,13 @@ DELAY_MODELS: dict[str, Callable[[Catalog], DelayModel]] = {
     "roofline-sglang": lambda catalog: RooflineDelay(engine=catalog.engines["sglang"]),
 }
 
-__all__ = ["DELAY_MODELS", "ConstantDelay", "DelayModel", "RooflineDelay", "StepCost", "StepTicks", "TwoPhaseDelay"]
+__all__ = [
+    "DELAY_MODELS",
+    "ConstantDelay",
+    "DelayModel",
+    "RooflineDelay",
+    "SlowedDelay",
+    "StepCost",
+    "StepTicks",
+    "TwoPhaseDelay",
+]

@@ -46,10 +46,10 @@ def test_more_headroom_rents_more_and_violates_less():
 
 
 def test_a_verified_plan_says_how_it_was_accepted():
-    (row,) = perform("kept", {**ASKED, "policy": "agh+", "factors": [1.0], "verify": {"draws": 2, "effort": 1}}).rows
+    (row,) = perform("kept", {**ASKED, "policy": "agh+", "factors": [1.0], "verify": {"draws": 2, "effort": 1, "factor": 1.0}}).rows
     assert row["policy"] == "verified[agh+]"
     assert row["status"].startswith("accepted on 2 draws")
-    (same,) = perform("kept", {**ASKED, "policy": "agh+", "factors": [1.0], "verify": {"draws": 2, "effort": 1}}).rows
+    (same,) = perform("kept", {**ASKED, "policy": "agh+", "factors": [1.0], "verify": {"draws": 2, "effort": 1, "factor": 1.0}}).rows
     assert row == same
     (tight,) = perform("kept", {**ASKED, "policy": "agh+", "factors": [1.0], "changes": {"limits.cap": 1.0}}).rows
     assert row["slos_broken"] < tight["slos_broken"]
