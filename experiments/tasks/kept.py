@@ -112,9 +112,10 @@ def _verified(scenario: Scenario, draws: Draws, policy: str, options: Options) -
     """The cheapest plan that was accepted, if there is one."""
     refuse_short(scenario, draws.learning, options.level)
     search = verify(scenario, draws, make_policy(policy), options)
-    if search.best is None:
-        return Made(None, f"no plan was accepted, of {len(search.tried)}")
-    return Made(search.best.candidate.plan, f"accepted on {options.draws} draws, of {len(search.tried)} plans")
+    best, tried = search.best, len(search.tried)
+    if best is None or best.acceptance is None:
+        return Made(None, f"no plan was accepted, of {tried}")
+    return Made(best.candidate.plan, f"accepted on {len(best.acceptance.fresh)} draws, of {tried} plans")
 
 
 class _Judge:

@@ -45,14 +45,26 @@ def test_more_headroom_rents_more_and_violates_less():
     assert ample["violation_share"] < tight["violation_share"]
 
 
+def verified(factor):
+    asked = {"draws": 2, "effort": 1, "factor": factor}
+    (row,) = perform("kept", {**ASKED, "policy": "agh+", "factors": [1.0], "verify": asked}).rows
+    return row
+
+
 def test_a_verified_plan_says_how_it_was_accepted():
-    (row,) = perform("kept", {**ASKED, "policy": "agh+", "factors": [1.0], "verify": {"draws": 2, "effort": 1, "factor": 1.0}}).rows
+    row = verified(1.0)
     assert row["policy"] == "verified[agh+]"
-    assert row["status"].startswith("accepted on 2 draws")
-    (same,) = perform("kept", {**ASKED, "policy": "agh+", "factors": [1.0], "verify": {"draws": 2, "effort": 1, "factor": 1.0}}).rows
-    assert row == same
+    assert row["status"].startswith("accepted on ")
+    assert verified(1.0) == row
     (tight,) = perform("kept", {**ASKED, "policy": "agh+", "factors": [1.0], "changes": {"limits.cap": 1.0}}).rows
     assert row["slos_broken"] < tight["slos_broken"]
+
+
+def test_a_plan_verified_in_a_slower_world_is_another_and_judged_in_this_one():
+    slow = verified(1.3)
+    assert slow["policy"] == "verified[agh+ at 1.3]"
+    assert slow["rent_usd"] >= verified(1.0)["rent_usd"]
+    assert slow["slos_broken"] == 0
 
 
 def test_no_plan_is_told_for_every_factor():
@@ -119,7 +131,7 @@ class TestCommand:
         assert run_cli(*self.COMMAND, "--json", "--jobs", 2, "--out", tmp_path / "s").stdout == first.stdout
         frame = pd.DataFrame(json.loads(first.stdout)["rows"])
         assert set(frame["way"]) == {"rerouted", "fixed", "simulated"}
-        assert set(frame["policy"]) == {"gh", "verified[agh+]"}
+        assert set(frame["policy"]) == {"gh", "verified[agh+]", "verified[agh+ at 1.3]"}
         shown = run_cli(*self.COMMAND, "--jobs", 1)
         for part in ("Analytic", "Static, simulated", "Re-planned, simulated"):
             assert f"{part}, cheapest with at most 1 %" in shown.stdout.replace("\n", " ")
