@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simulator.catalog import load_catalog
-from simulator.delay import DELAY_MODELS, ConstantDelay, StepCost, TwoPhaseDelay
+from simulator.delay import DELAY_MODELS, ConstantDelay, SlowedDelay, StepCost, TwoPhaseDelay
 from simulator.errors import InputError
 
 CATALOG = load_catalog()
@@ -95,3 +95,13 @@ def test_parameters_out_of_range_are_reported_together():
     with pytest.raises(InputError) as caught:
         ConstantDelay(mfu=0.0, mbu=1.2, batch=0)
     assert [problem.split(" is ")[0].split(": ")[1] for problem in caught.value.problems] == ["mfu", "mbu", "batch"]
+
+
+def test_a_slowed_world_takes_so_many_times_as_long():
+    slow = SlowedDelay(CONSTANT, 1.3)
+    assert slow.request_delay(MODEL, H100, 2, 1).delay_s(900.0, 70.0) == pytest.approx(
+        1.3 * CONSTANT.request_delay(MODEL, H100, 2, 1).delay_s(900.0, 70.0)
+    )
+    assert slow.step_cost(MODEL, H100, 2, 1).step_s(512, 9, 4000) == pytest.approx(
+        1.3 * CONSTANT.step_cost(MODEL, H100, 2, 1).step_s(512, 9, 4000)
+    )
