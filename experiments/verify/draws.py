@@ -7,7 +7,7 @@ every seed is a fresh draw and nothing needs to be held out.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ from experiments.slo import percentile_name, requests_needed
 from simulator.engine import Workload
 from simulator.errors import InputError
 from simulator.workload import Trace
+from traces.registry import joined
 from traces.resample import blocks_of, resample
 from traces.source import TraceInMemory, TraceSource
 
@@ -82,7 +83,9 @@ class TraceDraws:
         self.held_out = None
         if place < len(trace):
             rest = trace.rows(slice(place, None))
-            self.held_out = draw_of(scenario, _shifted(rest, cut_s), "the part held out", seed + 1)
+            self.held_out = draw_of(
+                scenario, replace(rest, arrival_s=rest.arrival_s - cut_s), "the part held out", seed + 1
+            )
 
     def fresh(self, number: int) -> Draw:
         """A block bootstrap of the part that is learned from, as long as it."""
@@ -152,25 +155,7 @@ def concatenated(chunks: Sequence[Trace]) -> Trace:
     """
     if not chunks:
         raise InputError("the trace has no request")
-    last = chunks[-1]
-    return Trace(
-        sources=last.sources,
-        start=last.start,
-        arrival_s=np.concatenate([chunk.arrival_s for chunk in chunks]),
-        source=np.concatenate([chunk.source for chunk in chunks]),
-        input_tokens=np.concatenate([chunk.input_tokens for chunk in chunks]),
-        output_tokens=np.concatenate([chunk.output_tokens for chunk in chunks]),
-    )
-
-
-def _shifted(trace: Trace, by_s: float) -> Trace:
-    return Trace(
-        sources=trace.sources,
-        arrival_s=trace.arrival_s - by_s,
-        source=trace.source,
-        input_tokens=trace.input_tokens,
-        output_tokens=trace.output_tokens,
-    )
+    return joined(list(chunks))
 
 
 def refuse_short(scenario: Scenario, draw: Draw, level: float | None) -> list[str]:

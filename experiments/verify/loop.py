@@ -309,7 +309,10 @@ class Loop:
         return tried
 
     def _accept(self, plan: Plan) -> tuple[Acceptance, Trial | None]:
-        """The part that was held out, the draws of the search, fresh ones; the first that is not passed ends it."""
+        """The part that was held out, the draws of the search, fresh ones; the first that is not passed ends it.
+
+        The part that was held out is short: it counts for the SLOs that it has requests enough to tell.
+        """
         number = self._reached + 1
         wanted = draws_wanted(self._options.draws, number)
         held_out: Trial | None = None
@@ -318,7 +321,7 @@ class Loop:
         failed: Trial | None = None
         if self._draws.held_out is not None:
             held_out = self.found.bench.trial(plan, self._draws.held_out)
-            failed = None if held_out.holds else held_out
+            failed = None if held_out.that_tell.holds else held_out
         if failed is None:
             failed = self._pass(plan, sorted(range(SEARCH_DRAWS), key=self._refused.__getitem__, reverse=True), search)
         if failed is None:
@@ -326,7 +329,7 @@ class Loop:
             failed = self._pass(plan, range(self.found.unseen, self.found.unseen + wanted), fresh)
             self.found.fresh_used += len(fresh)
         acceptance = Acceptance(
-            held_out=None if held_out is None else held_out.strain,
+            held_out=None if held_out is None else held_out.that_tell.strain,
             search=tuple(trial.strain for trial in search),
             fresh=tuple(trial.strain for trial in fresh),
             wanted=wanted,

@@ -1,14 +1,14 @@
 """One plan, fixed, on one draw of arrivals: what it costs and which SLOs it keeps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from experiments.planner import FixedController
 from experiments.replay import reality_of, world_of
 from experiments.scenario import Scenario
-from experiments.slo import PercentileSlo, SloCount, count_slo
+from experiments.slo import PercentileSlo, SloCount, count_slo, requests_needed
 from experiments.tasks.replaying import engine_of
 from experiments.verify.draws import Draw
 from simulator.engine import EngineSettings
@@ -44,6 +44,12 @@ class Trial:
     @property
     def holds(self) -> bool:
         return all(count.held for _, count in self.counts)
+
+    @property
+    def that_tell(self) -> "Trial":
+        """Of the SLOs with requests enough to be told from luck."""
+        kept = tuple((i, count) for i, count in self.counts if count.requests >= requests_needed(count.slo.level))
+        return replace(self, counts=kept)
 
     @property
     def late(self) -> tuple[float, ...]:
