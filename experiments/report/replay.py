@@ -103,10 +103,13 @@ def _agreement(directory: Path, marker: Mapping[str, Any]) -> Section:
     for policy in dict.fromkeys(row["policy"] for row in rows):
         own = [row for row in rows if row["policy"] == policy]
         words.append(f"{policy}: {agreement_words(own)}" if len(frame["policy"].unique()) > 1 else agreement_words(own))
-    whose = "the demand that really came" if marker["options"].get("plan") else "the demand that was forecast"
+    if marker["options"].get("plan"):
+        planned = "for the arrivals that came, window by window"
+    else:
+        planned = "for the demand that was forecast, a mean over the plans in force, which knows nothing of bursts"
     note = (
-        f"planned: for {whose}, as a mean over the plans in force; load: share of a replica's time that the work of "
-        "its requests takes; TPOT and delay: means over requests. Bursts within an interval are what no mean knows of."
+        f"planned: {planned}; load: share of a replica's time that the work of its requests takes; TPOT and delay: "
+        "means over requests"
     )
     table = agreement_table(rows, title="Load, TPOT and delay of each deployment", note=note)
     return Section(title="Planned against simulated", text=words, tables=[table])
