@@ -106,11 +106,17 @@ def _cheapest_for(problem: PlanningProblem, share: FloatArray) -> list[int]:
 
 
 def larger_fleets(problem: PlanningProblem, plan: Plan, first: list[int]) -> Iterator[IntArray]:
-    """Fleets with one replica more: of the deployments in `first`, in their order, then of the others."""
+    """Fleets with one replica more: of the deployments in `first`, in their order, then of the others, then new ones.
+
+    New ones come by rising rent.
+    """
     have = plan_arrays(problem, plan).replicas
-    others = [a for a in np.flatnonzero(have).tolist() if a not in first]
-    for a in [*first, *others]:
-        if have[a] < problem.max_replicas:
+    deployed = np.flatnonzero(have).tolist()
+    usable = np.flatnonzero(problem.allowed.any(axis=0))
+    new = usable[np.argsort(problem.rent_usd[usable], kind="stable")].tolist()
+    for a in dict.fromkeys([*first, *deployed, *new]):
+        pairs = problem.pair_index[[b for b in deployed if b != a]]
+        if have[a] < problem.max_replicas and problem.pair_index[a] not in pairs:
             fleet = have.copy()
             fleet[a] += 1
             yield fleet
