@@ -88,8 +88,8 @@ def command(
         Guess, typer.Option(help="First headroom: square-root staffing, or the real sequence.")
     ] = Guess.AUTO,
     draws: Annotated[
-        int, typer.Option(min=2, help="Fresh draws that a plan has to pass, all of them; 72 stand for 95 %.")
-    ] = 72,
+        int, typer.Option(min=2, help="Fresh draws for a plan that fails none of them; 94 stand for 95 % of all.")
+    ] = 94,
     hold_out: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Last share of the trace that nothing is learned from.")
     ] = 0.2,

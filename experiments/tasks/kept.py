@@ -115,7 +115,8 @@ def _verified(scenario: Scenario, draws: Draws, policy: str, options: Options) -
     best, tried = search.best, len(search.tried)
     if best is None or best.acceptance is None:
         return Made(None, f"no plan was accepted, of {tried}")
-    return Made(best.candidate.plan, f"accepted on {len(best.acceptance.fresh)} draws, of {tried} plans")
+    fresh = len(best.acceptance.fresh)
+    return Made(best.candidate.plan, f"held on {fresh - best.acceptance.failures} of {fresh} draws, of {tried} plans")
 
 
 class _Judge:

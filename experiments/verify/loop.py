@@ -24,7 +24,7 @@ import numpy.typing as npt
 from experiments.planner import Headroom, build_problem
 from experiments.scenario import Scenario
 from experiments.slo import PercentileSlo
-from experiments.verify.acceptance import Acceptance, draws_wanted
+from experiments.verify.acceptance import FAILURES, Acceptance, draws_wanted
 from experiments.verify.draws import Draw, Draws
 from experiments.verify.floor import usable_routes
 from experiments.verify.guess import LEAST_CAP, Guess, choose, peak
@@ -62,8 +62,8 @@ class Options:
     guard
         Share of each limit that the simulations have to keep, in (0, 1].
     draws
-        Fresh draws that the first plan which comes so far has to pass, all of them; later ones need more
-        (`experiments.verify.acceptance`).
+        Fresh draws that the first plan which comes so far has to pass if it fails none; with failures, and for later
+        ones, it takes more (`experiments.verify.acceptance`).
     effort
         Cheaper fleets that are simulated once a plan was accepted.
     """
@@ -71,7 +71,7 @@ class Options:
     level: float = 0.95
     guard: float = 0.98
     guess: Guess = Guess.AUTO
-    draws: int = 72
+    draws: int = 94
     effort: int = 40
     seed: int = 0
 
@@ -313,8 +313,6 @@ class Loop:
 
         The part that was held out is short: it counts for the SLOs that it has requests enough to tell.
         """
-        number = self._reached + 1
-        wanted = draws_wanted(self._options.draws, number)
         held_out: Trial | None = None
         search: list[Trial] = []
         fresh: list[Trial] = []
@@ -326,14 +324,13 @@ class Loop:
             failed = self._pass(plan, sorted(range(SEARCH_DRAWS), key=self._refused.__getitem__, reverse=True), search)
         if failed is None:
             self._reached += 1
-            failed = self._pass(plan, range(self.found.unseen, self.found.unseen + wanted), fresh)
-            self.found.fresh_used += len(fresh)
+            failed = self._fresh(plan, self._reached, fresh)
         acceptance = Acceptance(
             held_out=None if held_out is None else held_out.that_tell.strain,
             search=tuple(trial.strain for trial in search),
             fresh=tuple(trial.strain for trial in fresh),
-            wanted=wanted,
-            number=number,
+            first=self._options.draws,
+            number=max(self._reached, 1),
             held_out_late=() if held_out is None else held_out.late,
             fresh_late=tuple(trial.late for trial in fresh),
         )
@@ -346,6 +343,18 @@ class Loop:
             trials.append(trial)
             if not trial.holds:
                 self._refused[number] += 1
+                return trial
+        return None
+
+    def _fresh(self, plan: Plan, number: int, trials: list[Trial]) -> Trial | None:
+        """The fresh draw that ended it, None if plan `number` is accepted; `trials` gets all that were tried."""
+        failures = 0
+        while len(trials) < draws_wanted(self._options.draws, number, failures):
+            trial = self.found.bench.trial(plan, self._draw(self.found.unseen))
+            self.found.fresh_used += 1
+            trials.append(trial)
+            failures += not trial.holds
+            if failures > FAILURES:
                 return trial
         return None
 
@@ -470,8 +479,11 @@ def line_of(scenario: Scenario, tried: Tried) -> str:
     if acceptance is None:
         return text
     if acceptance.accepted:
-        return f"{text}; accepted on {len(acceptance.fresh)} fresh draws"
+        draws = len(acceptance.fresh)
+        return f"{text}; accepted, it held on {draws - acceptance.failures} of {draws} fresh draws"
     if (acceptance.held_out or 0) > 1:
         return f"{text}; not accepted: {acceptance.held_out:.2f} times as many late as may be in the part held out"
-    number = len(acceptance.search) + len(acceptance.fresh)
+    if acceptance.fresh:
+        return f"{text}; not accepted: {acceptance.failures} of {len(acceptance.fresh)} fresh draws were not passed"
+    number = len(acceptance.search)
     return f"{text}; not accepted: {acceptance.worst:.2f} times as many late as may be on draw {number}"

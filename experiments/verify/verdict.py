@@ -56,6 +56,7 @@ class Verdict:
     cost_usd_per_h: float | None
     held_share: float | None
     fresh_draws: int
+    fresh_failed: int
     guess: str
     guard: float
     tried: int
@@ -74,9 +75,9 @@ class Verdict:
         told = []
         if self.cost_usd_per_h is not None and self.held_share is not None:
             told.append(
-                f"verified: {self.cost_usd_per_h:.3f} USD/h as simulated; every SLO held on all of {self.fresh_draws} "
-                f"fresh draws: it holds on at least {self.held_share:.1%} of all draws ({CONFIDENCE:.0%} confidence, "
-                "whatever else was tried)"
+                f"verified: {self.cost_usd_per_h:.3f} USD/h as simulated; every SLO held on "
+                f"{self.fresh_draws - self.fresh_failed} of {self.fresh_draws} fresh draws: it holds on at least "
+                f"{self.held_share:.1%} of all draws ({CONFIDENCE:.0%} confidence, whatever else was tried)"
             )
             told.append(agreement_words([asdict(row) for row in self.agreement]))
         if self.emptiest is not None:
@@ -111,6 +112,7 @@ def verdict_of(scenario: Scenario, draws: Draws, search: Search, options: Option
         cost_usd_per_h=search.best.trial.cost_usd_per_h if search.best is not None else None,
         held_share=acceptance.held_share if acceptance is not None else None,
         fresh_draws=len(acceptance.fresh) if acceptance is not None else 0,
+        fresh_failed=acceptance.failures if acceptance is not None else 0,
         guess=str(search.guess),
         guard=options.guard,
         tried=len(search.tried),

@@ -54,7 +54,7 @@ def verified(factor):
 def test_a_verified_plan_says_how_it_was_accepted():
     row = verified(1.0)
     assert row["policy"] == "verified[agh+]"
-    assert row["status"].startswith("accepted on ")
+    assert row["status"].startswith("held on ")
     assert verified(1.0) == row
     (tight,) = perform("kept", {**ASKED, "policy": "agh+", "factors": [1.0], "changes": {"limits.cap": 1.0}}).rows
     assert row["slos_broken"] < tight["slos_broken"]

@@ -186,7 +186,10 @@ def test_larger_fleets_begin_where_they_are_needed(planned):
         found = list(larger_fleets(problem, plan, first))
         grown = [int(np.flatnonzero(larger - fleet)[0]) for larger in found]
         room = [a for a in np.flatnonzero(fleet).tolist() if fleet[a] < problem.max_replicas]
-        assert sorted(grown) == room
+        assert sorted(grown[: len(room)]) == room, "what is there comes before what is new"
+        new = [problem.rent_usd[a] for a in grown[len(room) :]]
+        assert new == sorted(new)
+        assert all(one_configuration_per_pair(problem, larger) for larger in found)
         assert all((larger - fleet).sum() == 1 for larger in found)
         if first[0] in room:
             assert grown[0] == first[0]
