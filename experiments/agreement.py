@@ -72,21 +72,21 @@ def expected_of(scenario: Scenario, arrived: Arrived, plan: Plan) -> dict[Deploy
     means = expected(scenario, arrived.demand(), plan)
     if scenario.file.discipline is Discipline.STATIC:
         return means  # without queues times do not depend on the load
-    found = {}
-    for key, mean in means.items():
-        found[key] = mean  # as it is where there is more to do than can be done: no queue comes to rest then
-        if np.isfinite(mean.delay_s):
-            found[key] = _over_windows(scenario, arrived.in_windows_of(WINDOW * mean.delay_s), plan, key, mean)
+    share, found = _shares(scenario, plan), dict(means)
+    for deployment in plan.deployments:
+        key = deployment_key(deployment.configuration)
+        stay_s = means[key].delay_s
+        if np.isfinite(stay_s):  # else it has no requests, or more of them than it can serve: no queue comes to rest
+            windows = arrived.in_windows_of(WINDOW * stay_s)
+            found[key] = _over_windows(scenario, windows, deployment, share[deployment.configuration.pair], means[key])
     return found
 
 
-def _over_windows(scenario: Scenario, arrived: Arrived, plan: Plan, key: DeploymentKey, mean: Expected) -> Expected:
+def _over_windows(
+    scenario: Scenario, arrived: Arrived, deployment: Deployment, share: Mapping[int, float], mean: Expected
+) -> Expected:
     """Times averaged over groups of windows of like load, weighted by their requests."""
-    deployment = next(d for d in plan.deployments if deployment_key(d.configuration) == key)
-    share = _shares(scenario, plan)[deployment.configuration.pair]
-    if not mean.requests_per_s:
-        return mean
-    step, types = scenario.step_cost(key), list(share)
+    step, types = scenario.step_cost(deployment_key(deployment.configuration)), list(share)
     part = np.array([share[i] for i in types])[:, None]
     arrived = replace(arrived, sums=_beyond_luck(arrived.sums, types, part, step))
     sums = arrived.sums[:, types]

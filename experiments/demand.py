@@ -222,9 +222,9 @@ class Arrived:
     def length_s(self) -> float:
         return self.window_s * int(self.sums.shape[2])
 
-    def demand(self, length_s: float | None = None) -> Demand:
-        """Mean of all, over `length_s` if the last window is cut short."""
-        return demand_of_sums(self.sums.sum(axis=2), length_s or self.length_s)
+    def demand(self) -> Demand:
+        """Mean of all."""
+        return demand_of_sums(self.sums.sum(axis=2), self.length_s)
 
     def in_windows_of(self, length_s: float) -> "Arrived":
         """The same in windows about so long; never shorter than they are, and at least one."""

@@ -102,14 +102,12 @@ class Verdict:
 
 def verdict_of(scenario: Scenario, draws: Draws, search: Search, options: Options) -> Verdict:
     """Sum up a search; alternatives are priced where static headroom is the wrong tool, or nothing was accepted."""
-    at = search.best or search.closest
+    best, at = search.best, search.best or search.closest
     empty = emptiest(scenario, search)
-    others = alternatives(scenario, draws, search, options.seed) if search.best is None or empty is not None else []
-    accepted = search.best is not None and search.best.acceptance is not None
-    acceptance = search.best.acceptance if search.best is not None else None
+    acceptance = None if best is None else best.acceptance
     return Verdict(
-        failure="" if accepted else _failure(scenario, search, at, options.guard),
-        cost_usd_per_h=search.best.trial.cost_usd_per_h if search.best is not None else None,
+        failure=_failure(scenario, search, at, options.guard) if best is None else "",
+        cost_usd_per_h=None if best is None else best.trial.cost_usd_per_h,
         held_share=acceptance.held_share if acceptance is not None else None,
         fresh_draws=len(acceptance.fresh) if acceptance is not None else 0,
         fresh_failed=acceptance.failures if acceptance is not None else 0,
@@ -117,10 +115,10 @@ def verdict_of(scenario: Scenario, draws: Draws, search: Search, options: Option
         guard=options.guard,
         tried=len(search.tried),
         simulations=search.bench.simulations,
-        slos=_slos(scenario, search.best) if search.best is not None else [],
+        slos=[] if best is None else _slos(scenario, best),
         agreement=_agreement(scenario, search, at) if at is not None else [],
         emptiest=empty,
-        alternatives=others,
+        alternatives=alternatives(scenario, draws, search, options.seed) if best is None or empty is not None else [],
     )
 
 
