@@ -50,7 +50,7 @@ fuzz: $(STAMP)
 # Constants of the shipped catalog, from the public measurements; a test holds that they come out the same.
 LATENCY = $(TOKENFLEET_DATA)/latency
 calibrations: $(STAMP)
-	$(BIN)/python -m experiments.calibration.compose $(LATENCY)/llmservingsim_dense.csv.gz $(LATENCY)/llmservingsim_attention.csv.gz --out out/llmservingsim_steps.csv
+	$(BIN)/python -m experiments.calibrate.compose $(LATENCY)/llmservingsim_dense.csv.gz $(LATENCY)/llmservingsim_attention.csv.gz --out out/llmservingsim_steps.csv
 	$(BIN)/tokenfleet calibrate $(LATENCY)/composed_step_times.csv.gz out/llmservingsim_steps.csv --source "Kernels measured by LLMServingSim (CASYS Lab at KAIST, 2024-2026, MIT), summed" --out simulator/catalog/calibrations.toml
 	$(BIN)/tokenfleet fidelity $(LATENCY)/silicon_dense_serving.csv --fit simulator/catalog/engines.toml
 

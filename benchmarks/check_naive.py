@@ -8,12 +8,12 @@ import numpy as np
 from benchmarks.naive import FloatArray, IntArray, run_naive
 from simulator.delay.port import StepCost, StepTicks
 from simulator.engine import EngineSettings, Observation, ReferenceEngine, Workload
-from simulator.fleet import ReplicaOffer
-from simulator.outcome import Outcome
-from simulator.plan import Deployment, Plan, PlanStatus, Route
-from simulator.problem import Configuration
-from simulator.reality import Reality
-from simulator.replica import Discipline, ReplicaSpec
+from simulator.fleet.outcome import Outcome
+from simulator.fleet.reality import Reality
+from simulator.fleet.replicas import ReplicaOffer
+from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
+from simulator.planning.problem import Configuration
+from simulator.replica.disciplines import Discipline, ReplicaSpec
 from simulator.ticks import TICKS_PER_S, to_ticks_array
 
 TOLERANCE_S = 1e-6

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.workload import Trace
-from traces.registry import read_trace
+from traces.formats.registry import read_trace
 
 PACKAGE, VERSION = "ai-dynamo", "1.4.2"
 ENVIRONMENT = Path(__file__).resolve().parent / ".envs" / "dynosim"
@@ -59,7 +59,7 @@ def measure(
     Parameters
     ----------
     trace_path
-        A file that `traces.registry.read_trace` reads.
+        A file that `traces.formats.registry.read_trace` reads.
     speedup
         Arrivals come so many times as fast.
     environment

@@ -35,11 +35,11 @@ sys.path[:0] = [str(ROOT)]
 from simulator.catalog import kv_capacity_tokens, load_catalog  # noqa: E402
 from simulator.delay import ConstantDelay, StepCost  # noqa: E402
 from simulator.engine import Arrivals, EngineSettings, Observation, Workload, choose_engine  # noqa: E402
-from simulator.fleet import ReplicaOffer  # noqa: E402
-from simulator.plan import Deployment, Plan, PlanStatus, Route  # noqa: E402
-from simulator.problem import Configuration  # noqa: E402
-from simulator.reality import Reality  # noqa: E402
-from simulator.replica import Discipline, ReplicaSpec  # noqa: E402
+from simulator.fleet.reality import Reality  # noqa: E402
+from simulator.fleet.replicas import ReplicaOffer  # noqa: E402
+from simulator.planning.plan import Deployment, Plan, PlanStatus, Route  # noqa: E402
+from simulator.planning.problem import Configuration  # noqa: E402
+from simulator.replica.disciplines import Discipline, ReplicaSpec  # noqa: E402
 from simulator.results import RunSummary  # noqa: E402
 from simulator.ticks import TICKS_PER_S, to_ticks_array  # noqa: E402
 
@@ -96,7 +96,7 @@ def poisson_workload(requests: int, replicas: int, load: float) -> Workload:
 
 def week_chunks(requests: int) -> Iterator[Workload]:
     """The week in chunks: a thinned Poisson process with a daily wave, token pairs drawn from the synthetic hour."""
-    from traces.synthetic import load_profile, synthesise
+    from traces.synthetic.generate import load_profile, synthesise
 
     pool = synthesise(load_profile("azure-2023"), duration_s=3600.0, rate_factor=10.0, seed=0)
     rng = np.random.default_rng(11)
@@ -251,7 +251,7 @@ def measure_week(requests: int, interval_s: float, swing: bool) -> dict[str, Any
 
 def measure_conv(engine: str, speedup: float) -> dict[str, Any]:
     """The conversation trace on 8 replicas; as DynoSim is run, every request is served."""
-    from traces.registry import read_trace
+    from traces.formats.registry import read_trace
 
     trace = read_trace(conv_trace()).trace
     workload = Workload(

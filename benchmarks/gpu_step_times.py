@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from experiments.whole import write_whole
+from experiments.show.atomic_write import write_whole
 from simulator.catalog import LlmModel, load_catalog
 from simulator.errors import InputError
 from simulator.validation import closest

@@ -26,13 +26,13 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from policies.certificate import verify  # noqa: E402
-from policies.checker import check  # noqa: E402
-from policies.proof import Prover  # noqa: E402
+from policies.checking.certificate import verify  # noqa: E402
+from policies.checking.plan import check  # noqa: E402
+from policies.checking.proof import Prover  # noqa: E402
 from policies.registry import make_policy  # noqa: E402
 from simulator.errors import TokenfleetError  # noqa: E402
-from simulator.files import read_problem  # noqa: E402
-from simulator.policy import StoppingRule  # noqa: E402
+from simulator.planning.files import read_problem  # noqa: E402
+from simulator.planning.policy import StoppingRule  # noqa: E402
 
 DISCOVERY = 1e-6  # relative: by how much a cost must be lower than the best known one
 OPTIMAL = 1e-6  # relative gap at which a plan counts as proven

@@ -13,17 +13,17 @@ import time
 import numpy as np
 import pyomo.environ as pyo
 
-from experiments.tasks.ground import ground_of
-from experiments.tasks.stress import rerouted
-from policies.judged import judged_plan
+from experiments.studies.tasks.problem_source import ground_of
+from experiments.studies.tasks.stress import rerouted
+from policies.checking.checked_plan import judged_plan
 from policies.milp.policy import Progress, solve
 from policies.milp.robust import build_robust_model
 from policies.registry import make_policy
 from policies.robust.kinds import parse_kind
 from policies.robust.objective import Objective
-from simulator.plan import plan_arrays
-from simulator.policy import StoppingRule
-from simulator.problem import PlanningProblem
+from simulator.planning.plan import plan_arrays
+from simulator.planning.policy import StoppingRule
+from simulator.planning.problem import PlanningProblem
 
 FACTOR, UNMET_SHARE = 1.3, 0.003
 KINDS = ("box=1.2", "box=1.3", "gamma=1,1.3", "mean", "cvar=0.9")

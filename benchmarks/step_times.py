@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from experiments.calibration.calibrate import steps_by_tier
-from experiments.calibration.fit import constant_errors, left_out
-from experiments.calibration.measurements import read_measurements
-from experiments.fidelity.command import held_out, replay_all
-from experiments.fidelity.requests import measured_latencies, read_requests, replay_requests
-from experiments.fidelity.serving import read_runs
-from experiments.whole import write_whole
+from experiments.calibrate.calibrate import steps_by_tier
+from experiments.calibrate.fit import constant_errors, left_out
+from experiments.calibrate.measured_requests import measured_latencies, read_requests, replay_requests
+from experiments.calibrate.measurements import read_measurements
+from experiments.calibrate.serving_runs import read_runs
+from experiments.cli.fidelity import held_out, replay_all
+from experiments.show.atomic_write import write_whole
 from simulator.catalog import Catalog, load_catalog
 
 FloatArray = npt.NDArray[np.float64]

@@ -27,8 +27,8 @@ import pyarrow.csv
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from traces.parquet import write_parquet  # noqa: E402
-from traces.registry import read_chunks, read_trace  # noqa: E402
+from traces.formats.registry import read_chunks, read_trace  # noqa: E402
+from traces.io.parquet import write_parquet  # noqa: E402
 from traces.source import TraceFiles  # noqa: E402
 
 START_NS = 1_715_299_200 * 10**9  # 2024-05-10

@@ -19,15 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.options import parse_reading, trace_files
-from experiments.scenario import Scenario, load_scenario, with_changes
+from experiments.cli.options import parse_reading, trace_files
+from experiments.scenario.scenario import Scenario, load_scenario, with_changes
 from experiments.verify.draws import Draws, ScenarioDraws, TraceDraws
 from experiments.verify.guess import Guess
 from experiments.verify.loop import Loop, Options, Search
 from experiments.verify.moves import even_routing
 from policies.registry import make_policy
 from simulator.catalog import candidate_configurations, load_catalog
-from simulator.problem import IntArray, PlanningProblem
+from simulator.planning.problem import IntArray, PlanningProblem
 
 CATALOGUES = {
     "2 models, 2 tiers": (["llama-3.1-8b", "qwen3-32b"], ["l40s-fp8", "h100-80-fp8"], (1, 2), 4),

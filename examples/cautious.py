@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from policies.adaptive import Agh
+from policies.heuristics.adaptive import Agh
 
 
 class Cautious:

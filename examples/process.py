@@ -1,12 +1,12 @@
 """Re-plan when requests pile up, not only by the clock: a SimPy process beside the fleet."""
 
-from experiments.planner import PlanningController
-from experiments.replay import workload_of, world_of
-from experiments.scenario import load_scenario
+from experiments.replay.controller import PlanningController
+from experiments.replay.run import workload_of, world_of
+from experiments.scenario.scenario import load_scenario
 from policies.registry import make_policy
 from simulator.engine import EngineSettings, choose_engine
-from simulator.reality import Reality
-from traces.synthetic import load_profile, synthesise
+from simulator.fleet.reality import Reality
+from traces.synthetic.generate import load_profile, synthesise
 
 replans_at_s = []
 

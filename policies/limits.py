@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 
-from simulator.problem import FloatArray, IntArray
+from simulator.planning.problem import FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any, cast
 
 from simulator.errors import InputError
-from simulator.policy import Policy
+from simulator.planning.policy import Policy
 from simulator.userfile import load_from_file
 
 DEFAULT_ROBUST = "box=1.3:agh+"
@@ -66,7 +66,7 @@ def _headroom(options: str | None) -> Policy:
         value = math.nan
     if not (separator and 1 <= value < math.inf):
         raise InputError(f"policy 'headroom': expected [FACTOR:POLICY] with a factor from 1 on, found [{options}]")
-    return cast(Policy, _class("policies.headroom:Headroom")(value, make_policy(inner)))
+    return cast(Policy, _class("policies.robust.headroom:Headroom")(value, make_policy(inner)))
 
 
 def _robust(options: str | None) -> Policy:
@@ -86,14 +86,22 @@ def _static(options: str | None) -> Policy:
 POLICIES: dict[str, PolicyEntry] = {
     name: PolicyEntry(make=make, summary=summary)
     for name, make, summary in (
-        ("gh", _switched("policies.greedy:Gh"), "greedy heuristic of arXiv 2604.07472"),
-        ("agh", _switched("policies.adaptive:Agh"), "adaptive greedy: multi-start, relocate, consolidate, LP routing"),
-        ("agh+", _plain("policies.agh_plus:AghPlus"), "fleets priced by the duals of a bound: anytime, with a gap"),
+        ("gh", _switched("policies.heuristics.greedy:Gh"), "greedy heuristic of arXiv 2604.07472"),
+        (
+            "agh",
+            _switched("policies.heuristics.adaptive:Agh"),
+            "adaptive greedy: multi-start, relocate, consolidate, LP routing",
+        ),
+        (
+            "agh+",
+            _plain("policies.heuristics.agh_plus:AghPlus"),
+            "fleets priced by the duals of a bound: anytime, with a gap",
+        ),
         ("milp", _plain("policies.milp:Milp"), "exact mixed-integer program (Pyomo, HiGHS) with bound and gap"),
         ("exact", _plain("policies.exact:Exact"), "branch and price: the proven optimum, or a plan with its bound"),
-        ("lpr", _plain("policies.baselines:Lpr"), "baseline: linear relaxation, rounded"),
-        ("dvr", _plain("policies.baselines:Dvr"), "baseline: machines first, routing after"),
-        ("hf", _plain("policies.baselines:Hf"), "baseline: a homogeneous fleet, the best single tier"),
+        ("lpr", _plain("policies.heuristics.baselines:Lpr"), "baseline: linear relaxation, rounded"),
+        ("dvr", _plain("policies.heuristics.baselines:Dvr"), "baseline: machines first, routing after"),
+        ("hf", _plain("policies.heuristics.baselines:Hf"), "baseline: a homogeneous fleet, the best single tier"),
         ("headroom", _headroom, "planned at a factor on delay and error, routed at nominal (default 1.3:agh)"),
         (
             "robust",
@@ -135,5 +143,7 @@ def _from_file(text: str) -> Policy:
     except Exception as error:
         raise InputError(f"policy {text!r}: {class_name}() raised {type(error).__name__}: {error}") from None
     if not isinstance(getattr(policy, "name", None), str) or not callable(getattr(policy, "plan", None)):
-        raise InputError(f"policy {text!r}: expected an attribute `name` and a method `plan` (simulator/policy.py)")
+        raise InputError(
+            f"policy {text!r}: expected an attribute `name` and a method `plan` (simulator/planning/policy.py)"
+        )
     return cast(Policy, policy)

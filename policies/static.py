@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-from simulator.plan import Plan
-from simulator.policy import Policy, StoppingRule, demand_levels
-from simulator.problem import PlanningProblem
+from simulator.planning.plan import Plan
+from simulator.planning.policy import Policy, StoppingRule, demand_levels
+from simulator.planning.problem import PlanningProblem
 
 
 @dataclass(frozen=True, slots=True)

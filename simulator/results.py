@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simulator.fleet import DeploymentKey
-from simulator.outcome import Outcome
-from simulator.plan import Plan
-from simulator.replica import NEVER
+from simulator.fleet.outcome import Outcome
+from simulator.fleet.replicas import DeploymentKey
+from simulator.planning.plan import Plan
+from simulator.replica.disciplines import NEVER
+from simulator.replica.tokenlog import TokenLog
 from simulator.ticks import TICKS_PER_S
-from simulator.tokenlog import TokenLog
 
 FloatColumn = npt.NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from experiments import cli
+from experiments.cli import app as cli
 
 # Every run draws the same examples, so that a red test is about the change; `make nightly` explores new ones.
 settings.register_profile("repeat", derandomize=True)
@@ -56,7 +56,7 @@ def _in_process(arguments):
 
 
 def _in_own_process(arguments):
-    command = [sys.executable, "-c", "from experiments.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from experiments.cli.app import main; main()", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     return CliRun(done.returncode, done.stdout, done.stderr)
 

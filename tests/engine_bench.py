@@ -15,16 +15,16 @@ import numpy.typing as npt
 import simulator.engine.base
 from simulator.delay.port import StepTicks
 from simulator.engine import ENGINES, Arrivals, Engine, EngineSettings, Observation, Workload, choose_engine
-from simulator.extension import Router
-from simulator.fleet import DeploymentKey, ReplicaOffer
-from simulator.outcome import Outcome
-from simulator.plan import Deployment, Plan, PlanStatus, Route
-from simulator.problem import Configuration
-from simulator.reality import OnFailure, Reality
-from simulator.replica import NEVER, Discipline, ReplicaSpec
+from simulator.fleet.outcome import Outcome
+from simulator.fleet.reality import OnFailure, Reality
+from simulator.fleet.replicas import DeploymentKey, ReplicaOffer
+from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
+from simulator.planning.problem import Configuration
+from simulator.replica.disciplines import NEVER, Discipline, ReplicaSpec
+from simulator.replica.extension import Router
+from simulator.replica.tokenlog import TokenLog
 from simulator.results import COLUMN_TYPES, RequestTable, RunResult, RunSummary, concatenate
 from simulator.ticks import TICKS_PER_S
-from simulator.tokenlog import TokenLog
 
 COLUMNS = ("outcome", "deployment", "replica", "start_tick", "first_token_tick", "finish_tick", "preemptions")
 LONG = 10**6  # ticks; longer than any run by hand

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simulator.workload import Trace
-from traces.parquet import write_parquet
+from traces.io.parquet import write_parquet
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.replay import workload_of
-from experiments.scenario import Scenario, load_scenario
+from experiments.replay.run import workload_of
+from experiments.scenario.scenario import Scenario, load_scenario
 from experiments.verify.draws import Draw
 from experiments.verify.sample import OfType, Sample
-from simulator.outcome import Outcome
-from simulator.plan import Deployment, Plan, PlanStatus, Route
-from simulator.problem import Configuration
-from simulator.replica import NEVER
+from simulator.fleet.outcome import Outcome
+from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
+from simulator.planning.problem import Configuration
+from simulator.replica.disciplines import NEVER
 from simulator.results import RequestTable
 from simulator.ticks import TICKS_PER_S
 from simulator.workload import Trace

@@ -12,9 +12,9 @@ import numpy as np
 
 from simulator.errors import InputError, RunError
 from simulator.workload import Trace, merge_traces
-from traces.quarantine import Quarantine
-from traces.reader import BadRow
-from traces.registry import CHUNK_ROWS, OnBadRow, OutOfOrder, Reading, TraceRead, read_chunks
+from traces.formats.registry import CHUNK_ROWS, OnBadRow, OutOfOrder, Reading, TraceRead, read_chunks
+from traces.io.quarantine import Quarantine
+from traces.io.reader import BadRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,7 +86,7 @@ class TraceFiles:
     Parameters
     ----------
     files
-        Paths, each with the name of its source or None (see `traces.registry.read_chunks`).
+        Paths, each with the name of its source or None (see `traces.formats.registry.read_chunks`).
     reading
         How they are read. Bad rows are written to files by the survey, if that is asked for.
     chunk_rows

@@ -8,10 +8,10 @@ import sys
 
 import pandas as pd
 
-from experiments.arrivals import stand_in
-from experiments.options import parse_reading, trace_files
-from experiments.replay import ReplayOptions, replay_policy, survey
-from experiments.scenario import load_scenario
+from experiments.cli.options import parse_reading, trace_files
+from experiments.replay.run import ReplayOptions, replay_policy, survey
+from experiments.scenario.arrivals import stand_in
+from experiments.scenario.scenario import load_scenario
 from policies.registry import make_policy
 
 scenario = load_scenario("azure-2023")

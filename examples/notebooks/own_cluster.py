@@ -8,11 +8,11 @@ from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from experiments.planner import nominal_problem
-from experiments.scenario import load_scenario
+from experiments.replay.controller import nominal_problem
+from experiments.scenario.scenario import load_scenario
 from policies.registry import make_policy
-from simulator.plan import describe
-from simulator.policy import StoppingRule
+from simulator.planning.plan import describe
+from simulator.planning.policy import StoppingRule
 
 shipped = (resources.files("experiments") / "scenarios" / "azure-2023.toml").read_text("utf-8")
 PRICES = {"h100-80-fp8": 4.9, "h100-80-fp16": 4.9, "l40s-fp8": 0.6, "l40s-fp16": 0.6}  # USD per GPU and hour

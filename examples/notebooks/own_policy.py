@@ -6,14 +6,14 @@
 # %%
 from dataclasses import replace
 
-from experiments.planner import nominal_problem
-from experiments.scenario import load_scenario
-from experiments.tasks.stress import rerouted
-from policies.adaptive import Agh
-from policies.judged import judged_plan
-from policies.routing import route
-from simulator.plan import build_plan, plan_arrays
-from simulator.policy import StoppingRule
+from experiments.replay.controller import nominal_problem
+from experiments.scenario.scenario import load_scenario
+from experiments.studies.tasks.stress import rerouted
+from policies.checking.checked_plan import judged_plan
+from policies.heuristics.adaptive import Agh
+from policies.heuristics.routing import route
+from simulator.planning.plan import build_plan, plan_arrays
+from simulator.planning.policy import StoppingRule
 
 
 class Patient:

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from experiments.replay.store import MARKER
 from experiments.report.replay import replay_document
 from experiments.report.sweep import sweep_document
 from experiments.show.parts import Document
-from experiments.store import MARKER
 from experiments.sweep.folder import read_json
 from simulator.errors import InputError
 

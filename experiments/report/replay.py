@@ -9,13 +9,13 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from experiments.agreement import agreement_table, agreement_words
+from experiments.measures.agreement import agreement_table, agreement_words
+from experiments.replay.store import AGREEMENT, MARKER
 from experiments.show.parts import AreaChart, Chart, Document, Flow, FlowChart, Line, LineChart, Section, Table
-from experiments.store import AGREEMENT, MARKER
 from experiments.sweep.folder import read_json
 from simulator.errors import InputError
-from simulator.files import read_plan
-from simulator.plan import Deployment, Plan
+from simulator.planning.files import read_plan
+from simulator.planning.plan import Deployment, Plan
 
 LEVELS = [round(0.005 * n, 3) for n in range(200)] + [0.999, 1.0]
 BINS = 1000  # for each power of ten: a quantile is found to 0.23 %

@@ -12,7 +12,7 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Outline
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from experiments.figures import METADATA, STYLE
+from experiments.report.replay_figures import METADATA, STYLE
 from experiments.show.colours import PARTS, group_colours, part_colours
 from experiments.show.parts import AreaChart, BarChart, Chart, FlowChart, LineChart, Values
 

@@ -7,6 +7,7 @@ import pandas as pd
 import typer
 
 from experiments.show.parts import BarChart, Section, Table
+from experiments.show.progress import ProblemOption, ScenarioOption, Terminal
 from experiments.studies.conduct import (
     ClusterOption,
     JobsOption,
@@ -22,10 +23,9 @@ from experiments.studies.conduct import (
     refuse_other_folder,
 )
 from experiments.studies.stress import DEFAULT_SPREAD
+from experiments.studies.tasks.planning import SERVED
 from experiments.studies.view import Claim, cell, claims_table, estimate, mean_of, policies_of, rows_where
 from experiments.sweep.specification import Run
-from experiments.tasks.planning import SERVED
-from experiments.terminal import ProblemOption, ScenarioOption, Terminal
 
 POLICIES = (
     *("gh", "gh[-m1]", "gh[-m2]", "gh[-m3]"),

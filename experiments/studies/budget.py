@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.options import parse_factors, parse_numbers
+from experiments.cli.options import parse_factors, parse_numbers
 from experiments.show.parts import Line, LineChart, Section, Table
+from experiments.show.progress import ProblemOption, ScenarioOption, Terminal
 from experiments.studies.conduct import (
     ClusterOption,
     JobsOption,
@@ -37,7 +38,6 @@ from experiments.studies.view import (
     verdict,
 )
 from experiments.sweep.specification import Run
-from experiments.terminal import ProblemOption, ScenarioOption, Terminal
 
 POLICIES = ("gh", "agh", "agh+", "exact", "headroom[1.3:exact]")
 CRITICAL, PENALISED = "critical budget", "critical budget, high penalty"

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
+from experiments.show.progress import Terminal
 from experiments.show.terminal import rich_table
 from experiments.studies.port import View
 from experiments.studies.view import seeds_note
@@ -18,9 +19,8 @@ from experiments.sweep.folder import TIMING, read_marker
 from experiments.sweep.runner import SweepEnd, run_sweep
 from experiments.sweep.specification import Run, Sweep, hash_files
 from experiments.sweep.workers import workers
-from experiments.terminal import Terminal
 from simulator.errors import InputError
-from simulator.files import read_problem
+from simulator.planning.files import read_problem
 
 SeedsOption = Annotated[int, typer.Option(min=1, help="Draws: seeds 0, 1, ...")]
 OutOption = Annotated[
@@ -58,7 +58,7 @@ def policy_names(terminal: Terminal, asked: Sequence[str] | None, default: Seque
 def ground_option(
     problem: Path | None, scenario: str, *, delay_model: str | None = None, **more: Any
 ) -> tuple[dict[str, Any], list[str]]:
-    """The ground of a study's runs (`experiments.tasks.ground`) and the files that it reads.
+    """The ground of a study's runs (`experiments.studies.tasks.problem_source`) and the files that it reads.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def ground_option(
             raise InputError("--problem and --delay-model exclude each other: a problem file states its delays")
         read_problem(problem)
         return {"problem": str(problem), **more}, [str(problem)]
-    from experiments.scenario import load_scenario
+    from experiments.scenario.scenario import load_scenario
 
     load_scenario(scenario)
     chosen = {"scenario": scenario, **({"delay_model": delay_model} if delay_model else {}), **more}

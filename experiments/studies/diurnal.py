@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.options import parse_duration_s
+from experiments.cli.options import parse_duration_s
 from experiments.show.parts import Line, LineChart, Section, Table
+from experiments.show.progress import ScenarioOption, Terminal
 from experiments.studies.conduct import (
     ClusterOption,
     JobsOption,
@@ -25,7 +26,6 @@ from experiments.studies.conduct import (
 from experiments.studies.replays import SERVICE, arrivals, service
 from experiments.studies.view import curve, mean_of, policies_of, rows_where
 from experiments.sweep.specification import Run
-from experiments.terminal import ScenarioOption, Terminal
 
 POLICIES = ("static[agh]", "gh", "agh")
 PROFILE = "azure-2024"

@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.options import parse_duration_s, parse_factors, parse_numbers
-from experiments.scenario import load_scenario
+from experiments.cli.options import parse_duration_s, parse_factors, parse_numbers
+from experiments.scenario.scenario import load_scenario
 from experiments.show.parts import Line, LineChart, Section, Table
+from experiments.show.progress import ScenarioOption, Terminal
 from experiments.studies.conduct import (
     ClusterOption,
     JobsOption,
@@ -41,10 +42,9 @@ from experiments.studies.view import (
     values_of,
 )
 from experiments.sweep.specification import Run
-from experiments.terminal import ScenarioOption, Terminal
 from simulator.errors import InputError
-from simulator.problem import CapacityRows
-from simulator.replica import Discipline
+from simulator.planning.problem import CapacityRows
+from simulator.replica.disciplines import Discipline
 
 ROBUST = ("robust[box=1.3:agh+]", "robust[gamma=1,1.3:agh+]", "robust[cvar=0.9:agh+]")
 ANALYTIC, STATIC, REPLANNED = "analytic", "static", "replanned"

@@ -6,11 +6,13 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.options import parse_duration_s, parse_numbers, parse_reading, trace_files
-from experiments.replay import survey
-from experiments.scenario import Scenario, load_scenario
+from experiments.cli.options import parse_duration_s, parse_numbers, parse_reading, trace_files
+from experiments.replay.run import survey
+from experiments.replay.task import engine_remarks
+from experiments.scenario.scenario import Scenario, load_scenario
+from experiments.scenario.slo import parse_percentile, percentile_name
 from experiments.show.parts import Line, LineChart, Section, Table
-from experiments.slo import parse_percentile, percentile_name
+from experiments.show.progress import ScenarioOption, Terminal
 from experiments.studies.conduct import (
     ClusterOption,
     JobsOption,
@@ -21,16 +23,14 @@ from experiments.studies.conduct import (
     conduct,
     refuse_other_folder,
 )
+from experiments.studies.tasks.headroom import CONVERSATION, STEP, configuration_of
 from experiments.studies.view import DASH, cell, curve, estimate, mean_of, options_of, rows_where, values_of
 from experiments.sweep.specification import Run
-from experiments.tasks.headroom import CONVERSATION, STEP, configuration_of
-from experiments.tasks.replaying import engine_remarks
-from experiments.terminal import ScenarioOption, Terminal
 from experiments.verify.loop import LITTLE
 from simulator.errors import InputError
-from simulator.problem import CapacityRows
-from simulator.replica import Discipline
-from traces.synthetic import load_profile
+from simulator.planning.problem import CapacityRows
+from simulator.replica.disciplines import Discipline
+from traces.synthetic.generate import load_profile
 
 POISSON = "Poisson"
 REPLICAS = "1,2,4,8,16"
@@ -122,7 +122,7 @@ def command(
 
 
 def _kinds(scenario: Scenario, traces: list[str], asked: list[str] | None) -> dict[str, dict[str, Any]]:
-    """What arrives, by name, as `experiments.tasks.headroom` takes it."""
+    """What arrives, by name, as `experiments.studies.tasks.headroom` takes it."""
     kinds: dict[str, dict[str, Any]] = {POISSON: {"poisson": True}}
     for item in traces:
         found = survey(scenario, trace_files([item], parse_reading())).survey

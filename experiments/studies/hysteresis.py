@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.options import parse_numbers
+from experiments.cli.options import parse_numbers
 from experiments.show.parts import Line, LineChart, Section, Table
+from experiments.show.progress import ProblemOption, ScenarioOption, Terminal
 from experiments.studies.conduct import (
     ClusterOption,
     JobsOption,
@@ -25,7 +26,6 @@ from experiments.studies.conduct import (
 from experiments.studies.view import cell, mean_of, policies_of, rows_where, values_of
 from experiments.studies.volatility import whole_intervals
 from experiments.sweep.specification import Run
-from experiments.terminal import ProblemOption, ScenarioOption, Terminal
 
 POLICIES = ("gh", "agh", "agh+")
 NEVER = "never"

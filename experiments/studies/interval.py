@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.options import parse_duration_s
+from experiments.cli.options import parse_duration_s
 from experiments.show.parts import LineChart, Section, Table
+from experiments.show.progress import ScenarioOption, Terminal
 from experiments.studies.conduct import (
     ClusterOption,
     JobsOption,
@@ -24,7 +25,6 @@ from experiments.studies.conduct import (
 from experiments.studies.replays import SERVICE, arrivals, service
 from experiments.studies.view import cell, curve, policies_of, rows_where, values_of
 from experiments.sweep.specification import Run
-from experiments.terminal import ScenarioOption, Terminal
 from simulator.errors import InputError
 
 POLICIES = ("gh", "agh")

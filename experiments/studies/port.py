@@ -21,7 +21,9 @@ def no_claims(frame: pd.DataFrame, timing: pd.DataFrame, marker: Mapping[str, An
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """One line of the registry. `command` is a typer command; its context holds an `experiments.terminal.Terminal`."""
+    """One line of the registry. `command` is a typer command; its context holds an
+    `experiments.show.progress.Terminal`.
+    """
 
     summary: str
     command: Callable[..., None]

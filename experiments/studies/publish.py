@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.report import document_of
+from experiments.show.atomic_write import write_whole
 from experiments.show.figures import draw
 from experiments.show.markdown import document_markdown, table_lines
 from experiments.show.parts import Chart, Document, Section, Table
 from experiments.studies import STUDIES
 from experiments.sweep.folder import TIMING, read_results
-from experiments.whole import write_whole
 from simulator.errors import TokenfleetError
 
 PAPER = """# The paper's claims, one by one

@@ -17,9 +17,10 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.options import parse_duration_s
-from experiments.scenario import load_scenario
+from experiments.cli.options import parse_duration_s
+from experiments.scenario.scenario import load_scenario
 from experiments.show.parts import BarChart, Section, Table
+from experiments.show.progress import ScenarioOption, Terminal
 from experiments.studies.conduct import (
     ClusterOption,
     JobsOption,
@@ -36,7 +37,6 @@ from experiments.studies.conduct import (
 from experiments.studies.replays import arrivals
 from experiments.studies.view import cell, mean_of, rows_where
 from experiments.sweep.specification import Run
-from experiments.terminal import ScenarioOption, Terminal
 
 POLICIES = ("gh", "agh", "agh+")
 AT_ONCE = {"engine.provisioning_s": 0.0, "engine.load_gb_per_s": 1e9}

@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.options import parse_reading, trace_files
-from experiments.replay import survey
-from experiments.scenario import load_scenario
+from experiments.cli.options import parse_reading, trace_files
+from experiments.replay.run import survey
+from experiments.replay.task import engine_remarks
+from experiments.scenario.scenario import load_scenario
+from experiments.show.progress import Terminal
 from experiments.studies.view import cell
-from experiments.tasks.replaying import engine_remarks
-from experiments.terminal import Terminal
 
 
 def arrivals(
@@ -21,7 +21,7 @@ def arrivals(
     duration_s: float | None,
     rate_factor: float | None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Parameters of a replay that say what arrives (`experiments.tasks.replaying`), and the files that it reads.
+    """Parameters of a replay that say what arrives (`experiments.replay.task`), and the files that it reads.
 
     Raises
     ------

@@ -8,6 +8,7 @@ import pandas as pd
 import typer
 
 from experiments.show.parts import LineChart, Section, Table
+from experiments.show.progress import Terminal
 from experiments.studies.conduct import (
     ClusterOption,
     JobsOption,
@@ -23,9 +24,8 @@ from experiments.studies.conduct import (
 )
 from experiments.studies.view import Claim, cell, claims_table, curve, mean_of, policies_of, rows_where, verdict
 from experiments.sweep.specification import Run
-from experiments.terminal import Terminal
 from simulator.errors import InputError
-from simulator.files import read_problem
+from simulator.planning.files import read_problem
 
 POLICIES = ("gh", "agh", "agh+", "exact")
 SIZES = "6x6x10,10x10x10,15x15x15,20x20x20,50x20x20"

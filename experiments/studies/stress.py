@@ -6,11 +6,13 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.options import parse_duration_s, parse_factors, parse_reading, trace_files
-from experiments.remarks import delay_remarks
-from experiments.replay import survey
-from experiments.scenario import EXPECTED, load_scenario, with_delay_model
+from experiments.cli.options import parse_duration_s, parse_factors, parse_reading, trace_files
+from experiments.replay.run import survey
+from experiments.replay.task import engine_remarks
+from experiments.report.calibration_notes import delay_remarks
+from experiments.scenario.scenario import EXPECTED, load_scenario, with_delay_model
 from experiments.show.parts import LineChart, Section, Table
+from experiments.show.progress import ProblemOption, ScenarioOption, Terminal
 from experiments.studies.conduct import (
     ClusterOption,
     JobsOption,
@@ -25,6 +27,7 @@ from experiments.studies.conduct import (
     policy_names,
     refuse_other_folder,
 )
+from experiments.studies.tasks.stress import INFLATED
 from experiments.studies.view import (
     Claim,
     cell,
@@ -38,9 +41,6 @@ from experiments.studies.view import (
     verdict,
 )
 from experiments.sweep.specification import Run
-from experiments.tasks.replaying import engine_remarks
-from experiments.tasks.stress import INFLATED
-from experiments.terminal import ProblemOption, ScenarioOption, Terminal
 from simulator.errors import InputError
 
 POLICIES = ("gh", "agh", "agh+", "milp", "exact", "headroom[1.3:exact]")

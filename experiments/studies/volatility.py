@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.options import parse_duration_s, parse_numbers
+from experiments.cli.options import parse_duration_s, parse_numbers
 from experiments.show.parts import LineChart, Section, Table
+from experiments.show.progress import ProblemOption, ScenarioOption, Terminal
 from experiments.studies.conduct import (
     ClusterOption,
     JobsOption,
@@ -34,7 +35,6 @@ from experiments.studies.view import (
     verdict,
 )
 from experiments.sweep.specification import Run
-from experiments.terminal import ProblemOption, ScenarioOption, Terminal
 from simulator.errors import InputError
 
 POLICIES = ("gh", "agh", "agh+", "milp", "exact")

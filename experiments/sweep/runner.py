@@ -9,11 +9,11 @@ from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
+from experiments.show.progress import Interrupted
+from experiments.studies.tasks import perform
 from experiments.sweep.folder import Finished, SweepFolder
 from experiments.sweep.specification import Run, Sweep, code_version
 from experiments.sweep.workers import Workers
-from experiments.tasks import perform
-from experiments.terminal import Interrupted
 from simulator.errors import RunError, TokenfleetError
 
 Say = Callable[[str], None]

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from experiments.agreement import expected
-from experiments.replay import ReplayOptions, replay_policy, survey
-from experiments.scenario import Scenario
-from experiments.slo import ROUNDING, beyond, count_slo, percentile_name
-from experiments.tally import Judgement
-from experiments.tasks.replaying import engine_of
+from experiments.measures.agreement import expected
+from experiments.measures.tally import Judgement
+from experiments.replay.run import ReplayOptions, replay_policy, survey
+from experiments.replay.task import engine_of
+from experiments.scenario.scenario import Scenario
+from experiments.scenario.slo import ROUNDING, beyond, count_slo, percentile_name
 from experiments.verify.draws import Draws
 from experiments.verify.loop import LITTLE, Search, Tried
 from policies.registry import make_policy
-from simulator.fleet import deployment_key
+from simulator.fleet.replicas import deployment_key
 from simulator.results import RequestTable
 
 SECONDS_PER_H = 3600.0

@@ -1,8 +1,8 @@
 """What a plan is tried on: the arrivals that it learns from, a part that was held out, and fresh draws without end.
 
 A trace is cut in time: its first part is learned from, its last part is held out, and fresh draws are block bootstraps
-of the first part (blocks keep the bursts within them, `traces.resample`). Where the scenario's own arrivals stand in,
-every seed is a fresh draw and nothing needs to be held out.
+of the first part (blocks keep the bursts within them, `traces.synthetic.resample`). Where the scenario's own arrivals
+stand in, every seed is a fresh draw and nothing needs to be held out.
 """
 
 import math
@@ -12,16 +12,16 @@ from typing import Protocol
 
 import numpy as np
 
-from experiments.arrivals import stand_in
-from experiments.replay import horizon_of, survey, workload_of
-from experiments.scenario import Scenario
-from experiments.slo import percentile_name, requests_needed
+from experiments.replay.run import horizon_of, survey, workload_of
+from experiments.scenario.arrivals import stand_in
+from experiments.scenario.scenario import Scenario
+from experiments.scenario.slo import percentile_name, requests_needed
 from simulator.engine import Workload
 from simulator.errors import InputError
 from simulator.workload import Trace
-from traces.registry import joined
-from traces.resample import blocks_of, resample
+from traces.formats.registry import joined
 from traces.source import TraceInMemory, TraceSource
+from traces.synthetic.resample import blocks_of, resample
 
 BLOCK_S = 60.0
 LEAST_BLOCKS = 10  # of the part that is learned from: a draw of fewer would be little but repetition

@@ -8,13 +8,13 @@ Alone on a replica a request of h prompt and f output tokens takes, with the ste
 import numpy as np
 import numpy.typing as npt
 
-from experiments.scenario import Scenario
-from experiments.slo import PercentileSlo
+from experiments.scenario.scenario import Scenario
+from experiments.scenario.slo import PercentileSlo
 from experiments.verify.sample import OfType, Sample
 from simulator.delay import StepCost
 from simulator.errors import InputError
-from simulator.fleet import deployment_key
-from simulator.plan import describe
+from simulator.fleet.replicas import deployment_key
+from simulator.planning.plan import describe
 
 ROOM = 0.8  # of a limit that a request alone may take where it is to have room for waiting
 

@@ -25,12 +25,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from experiments.scenario import Scenario
+from experiments.scenario.scenario import Scenario
 from experiments.verify.sample import OfType, Sample
-from simulator.batching import RESIDUAL_STEPS
 from simulator.delay import StepCost
-from simulator.fleet import deployment_key
-from simulator.problem import Configuration
+from simulator.fleet.replicas import deployment_key
+from simulator.planning.batching_rows import RESIDUAL_STEPS
+from simulator.planning.problem import Configuration
 
 FloatArray = npt.NDArray[np.float64]
 

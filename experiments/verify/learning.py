@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from experiments.scenario import Scenario
-from experiments.slo import ROUNDING, PercentileSlo, beyond
+from experiments.scenario.scenario import Scenario
+from experiments.scenario.slo import ROUNDING, PercentileSlo, beyond
 from experiments.verify.guess import window_of
 from experiments.verify.sample import Sample
-from simulator.fleet import DeploymentKey, deployment_key
-from simulator.plan import Plan
+from simulator.fleet.replicas import DeploymentKey, deployment_key
+from simulator.planning.plan import Plan
 from simulator.results import RequestTable
 
 FloatArray = npt.NDArray[np.float64]

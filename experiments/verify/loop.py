@@ -21,9 +21,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from experiments.planner import Headroom, build_problem
-from experiments.scenario import Scenario
-from experiments.slo import PercentileSlo
+from experiments.replay.controller import Headroom, build_problem
+from experiments.scenario.scenario import Scenario
+from experiments.scenario.slo import PercentileSlo
 from experiments.verify.acceptance import FAILURES, Acceptance, draws_wanted
 from experiments.verify.draws import Draw, Draws
 from experiments.verify.floor import usable_routes
@@ -32,12 +32,12 @@ from experiments.verify.learning import LEAST, Need, needs
 from experiments.verify.moves import MOST_STRAIN, Candidate, even_routing, larger_fleets, smaller_fleets, with_strain
 from experiments.verify.sample import Sample
 from experiments.verify.trial import Bench, Trial
-from policies.judged import judged_plan
+from policies.checking.checked_plan import judged_plan
 from simulator.errors import InfeasibleError
-from simulator.fleet import DeploymentKey, deployment_key, replicas_by_deployment
-from simulator.plan import Plan, plan_arrays
-from simulator.policy import Policy
-from simulator.problem import Configuration, PlanningProblem
+from simulator.fleet.replicas import DeploymentKey, deployment_key, replicas_by_deployment
+from simulator.planning.plan import Plan, plan_arrays
+from simulator.planning.policy import Policy
+from simulator.planning.problem import Configuration, PlanningProblem
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -6,9 +6,9 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from policies.routing import route
-from simulator.plan import Plan, PlanArrays, PlanStatus, build_plan, plan_arrays
-from simulator.problem import FloatArray, IntArray, PlanningProblem
+from policies.heuristics.routing import route
+from simulator.planning.plan import Plan, PlanArrays, PlanStatus, build_plan, plan_arrays
+from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
 
 SPREAD = 2.0**0.05  # how close the evenest routing is found: 3.5 % of the load
 MOST_STRAIN = 2.0  # times the headroom that was learned: a fleet that needs more is not worth a simulation

@@ -6,8 +6,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from experiments.demand import MIN_ARRIVAL_PER_H, SECONDS_PER_H, Demand, expected_demand
-from experiments.scenario import Scenario
+from experiments.scenario.demand import MIN_ARRIVAL_PER_H, SECONDS_PER_H, Demand, expected_demand
+from experiments.scenario.scenario import Scenario
 from experiments.verify.draws import Draw
 from simulator.delay import StepCost
 from simulator.ticks import TICKS_PER_S

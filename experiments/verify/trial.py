@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from experiments.planner import FixedController
-from experiments.replay import reality_of, world_of
-from experiments.scenario import Scenario
-from experiments.slo import PercentileSlo, SloCount, count_slo, requests_needed
-from experiments.tasks.replaying import engine_of
+from experiments.replay.controller import FixedController
+from experiments.replay.run import reality_of, world_of
+from experiments.replay.task import engine_of
+from experiments.scenario.scenario import Scenario
+from experiments.scenario.slo import PercentileSlo, SloCount, count_slo, requests_needed
 from experiments.verify.draws import Draw
 from simulator.engine import EngineSettings
-from simulator.fleet import replicas_by_deployment
-from simulator.plan import Plan
+from simulator.fleet.replicas import replicas_by_deployment
+from simulator.planning.plan import Plan
 from simulator.results import RunResult
 
 SECONDS_PER_H = 3600.0

@@ -6,11 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from experiments.agreement import Agreement, Simulated, agreement_table, agreement_words, agreements, expected_of
-from experiments.demand import ArrivedSums
-from experiments.scenario import Scenario
+from experiments.measures.agreement import (
+    Agreement,
+    Simulated,
+    agreement_table,
+    agreement_words,
+    agreements,
+    expected_of,
+)
+from experiments.scenario.demand import ArrivedSums
+from experiments.scenario.scenario import Scenario
+from experiments.scenario.slo import MEASURES
 from experiments.show.parts import Table
-from experiments.slo import MEASURES
 from experiments.verify.acceptance import CONFIDENCE
 from experiments.verify.alternatives import Alternative, alternatives, emptiest
 from experiments.verify.draws import Draws

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from policies.certificate import Group
+from policies.checking.certificate import Group
 from policies.exact.options import Options
-from simulator.problem import BoolArray, FloatArray, IntArray, PlanningProblem
+from simulator.planning.problem import BoolArray, FloatArray, IntArray, PlanningProblem
 
 
 @dataclass(frozen=True, slots=True)

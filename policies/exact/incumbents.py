@@ -13,12 +13,12 @@ from policies.exact.clock import Clock
 from policies.exact.lagrangian import Relaxed
 from policies.exact.neighbours import Fleet, neighbours, one_of_each_pair, subsets
 from policies.exact.options import Options
-from policies.fleet_bound import NONE, FleetBound
-from policies.moving import Moving
-from policies.routing import route_deployments
+from policies.heuristics.fleet_bound import NONE, FleetBound
+from policies.heuristics.moving import Moving
+from policies.heuristics.routing import route_deployments
 from simulator.errors import RunError
-from simulator.plan import PlanArrays, plan_cost_usd
-from simulator.problem import FloatArray, IntArray, PlanningProblem
+from simulator.planning.plan import PlanArrays, plan_cost_usd
+from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
 
 ENUMERATED = {1: 400, 2: 200, 3: 80, 4: 25}  # size of the subsets: among how many of the best-priced options
 EXCHANGES = ((1, 60), (1, 400), (2, 40))  # options that are exchanged at a time; among how many of the best-priced ones

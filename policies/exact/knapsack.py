@@ -7,8 +7,8 @@ types of all options, spent half of the time of the root on that; a loop sorts o
 import numpy as np
 from numba import float64, void
 
-from policies.machine_code import compiled
-from simulator.problem import FloatArray
+from policies.heuristics.machine_code import compiled
+from simulator.planning.problem import FloatArray
 
 TINY = 1e-300
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from policies.exact.options import Options
 from policies.exact.pricing import best_use
-from simulator.problem import BoolArray, FloatArray, IntArray, PlanningProblem
+from simulator.planning.problem import BoolArray, FloatArray, IntArray, PlanningProblem
 
 GOOD = 1e-9
 

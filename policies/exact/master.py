@@ -20,7 +20,7 @@ from policies.exact.lagrangian import Cover, Duals, RestrictionRows
 from policies.exact.options import Options
 from policies.highs import new_solver
 from simulator.errors import RunError
-from simulator.problem import FloatArray, IntArray, PlanningProblem
+from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
 
 INFINITY = highspy.kHighsInf
 PRIMAL_SIMPLEX = 4  # after columns are added the basis is primal feasible; HiGHS would choose the dual simplex

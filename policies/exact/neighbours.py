@@ -9,8 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from policies.fleet_bound import NONE
-from simulator.problem import BoolArray, IntArray
+from policies.heuristics.fleet_bound import NONE
+from simulator.planning.problem import BoolArray, IntArray
 
 Fleet = tuple[int, ...]
 

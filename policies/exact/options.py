@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.coverage import largest_share
-from policies.moving import Moving
-from simulator.problem import BoolArray, FloatArray, IntArray, PlanningProblem
+from policies.heuristics.coverage import largest_share
+from policies.heuristics.moving import Moving
+from simulator.planning.problem import BoolArray, FloatArray, IntArray, PlanningProblem
 
 ROUNDING = 1e-9  # relative: what floating point may add to a quotient that is whole
 

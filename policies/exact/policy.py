@@ -4,17 +4,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from policies.conflict import why_no_plan
+from policies.checking.conflict import why_no_plan
+from policies.checking.proof import Effort, Proof
 from policies.exact.lagrangian import Duals
 from policies.exact.search import IMPROVEMENTS, Search
 from policies.exact.tree import Node, Outcome
 from policies.exact.writing import certificate_of
-from policies.moving import Moving
-from policies.proof import Effort, Proof
+from policies.heuristics.moving import Moving
 from simulator.errors import InfeasibleError, RunError
-from simulator.plan import Plan, PlanArrays, PlanStatus, build_plan
-from simulator.policy import StoppingRule
-from simulator.problem import PlanningProblem
+from simulator.planning.plan import Plan, PlanArrays, PlanStatus, build_plan
+from simulator.planning.policy import StoppingRule
+from simulator.planning.problem import PlanningProblem
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from policies.exact.knapsack import TINY, knapsack
 from policies.exact.options import Options
-from simulator.problem import FloatArray
+from simulator.planning.problem import FloatArray
 
 BISECTIONS = 40
 

@@ -14,13 +14,13 @@ from policies.exact.incumbents import Incumbents
 from policies.exact.lagrangian import covers_of
 from policies.exact.options import Options, deployment_options
 from policies.exact.tree import Evaluated, Node, Outcome, Pricer, Tree
-from policies.greedy import Gh
-from policies.moving import Moving
-from policies.routing import route
+from policies.heuristics.greedy import Gh
+from policies.heuristics.moving import Moving
+from policies.heuristics.routing import route
 from simulator.errors import InfeasibleError, InputError, RunError
-from simulator.plan import Plan, PlanStatus, build_plan, plan_arrays
-from simulator.policy import SearchProgress, StoppingRule
-from simulator.problem import IntArray, PlanningProblem
+from simulator.planning.plan import Plan, PlanStatus, build_plan, plan_arrays
+from simulator.planning.policy import SearchProgress, StoppingRule
+from simulator.planning.problem import IntArray, PlanningProblem
 
 COVER_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 ROUNDING = 1e-12  # of the dearest plan: two costs that differ by less are equal

@@ -17,7 +17,7 @@ from policies.exact.master import INFINITY, Columns, Program
 from policies.exact.options import Options
 from policies.exact.pricing import best_use
 from simulator.errors import RunError
-from simulator.problem import FloatArray, IntArray, PlanningProblem
+from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
 
 BATCH = 30  # columns per round of column generation
 START_COLUMNS = 300

@@ -1,15 +1,15 @@
-"""The proof on paper: the tree in the words of `policies/certificate.py`."""
+"""The proof on paper: the tree in the words of `policies/checking/certificate.py`."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from policies.certificate import Certificate, Split
-from policies.certificate import Duals as StatedDuals
-from policies.certificate import Node as StatedNode
+from policies.checking.certificate import Certificate, Split
+from policies.checking.certificate import Duals as StatedDuals
+from policies.checking.certificate import Node as StatedNode
 from policies.exact.groups import Groups
 from policies.exact.tree import Node
-from simulator.problem import PlanningProblem
+from simulator.planning.problem import PlanningProblem
 
 
 def certificate_of(

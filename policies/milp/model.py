@@ -3,7 +3,8 @@
 Equations and symbols: docs/design.md and docs/planning.md (arXiv 2604.07472, problem P). Shares are indexed by
 configuration, which keeps the model linear; one function adds one family of constraints. Three things make it stronger
 than the bare equations and change no optimum: dominated configurations are left out and replicas bounded by what the
-demand could use (policies/dominance.py), the linking rows are tight, and `cover` rows cut off fractional deployments.
+demand could use (policies/heuristics/dominance.py), the linking rows are tight, and `cover` rows cut off fractional
+deployments.
 """
 
 from collections.abc import Iterable
@@ -12,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyomo.environ as pyo
 
-from policies.coverage import largest_share
-from policies.dominance import dominated, useful_replicas
-from simulator.plan import PlanArrays
-from simulator.problem import FloatArray, IntArray, PlanningProblem
+from policies.heuristics.coverage import largest_share
+from policies.heuristics.dominance import dominated, useful_replicas
+from simulator.planning.plan import PlanArrays
+from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
 
 COVER_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the delay limit against the error limit, in the cover rows
 # A configuration that is over by this little still counts as good: it keeps k below some 1000, and a row with a larger

@@ -18,16 +18,16 @@ import pyomo.environ as pyo
 from pyomo.contrib.solver.common.factory import SolverFactory
 from pyomo.contrib.solver.common.results import SolutionStatus, TerminationCondition
 
-from policies.adaptive import Agh
-from policies.conflict import why_no_plan
-from policies.dominance import undominated
+from policies.checking.conflict import why_no_plan
+from policies.heuristics.adaptive import Agh
+from policies.heuristics.dominance import undominated
+from policies.heuristics.routing import route
 from policies.highs import make_ready
 from policies.milp.model import build_model, set_values, solution_arrays, usable_configurations
-from policies.routing import route
 from simulator.errors import InfeasibleError, RunError
-from simulator.plan import Plan, PlanArrays, PlanStatus, build_plan, plan_arrays
-from simulator.policy import SearchProgress, StoppingRule
-from simulator.problem import IntArray, PlanningProblem
+from simulator.planning.plan import Plan, PlanArrays, PlanStatus, build_plan, plan_arrays
+from simulator.planning.policy import SearchProgress, StoppingRule
+from simulator.planning.problem import IntArray, PlanningProblem
 
 START_SHARE = 0.1  # of the time limit, for the heuristic plan to start from
 # Handing a model to HiGHS takes some 1.8 times as long as building it in Pyomo, and presolve, which does not look at

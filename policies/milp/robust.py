@@ -22,8 +22,8 @@ from policies.milp.model import fleet_usd, routing_usd, state_fleet, state_routi
 from policies.milp.policy import HAND_OVER_PER_BUILD, STATING_S_PER_SHARE, Progress, solve
 from policies.robust.objective import Objective
 from policies.robust.scenarios import Scenario, widest
-from simulator.policy import StoppingRule
-from simulator.problem import FloatArray, IntArray, PlanningProblem
+from simulator.planning.policy import StoppingRule
+from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
 
 MOST_SHARES = 4000  # variables of a program that is solved when nobody limits the time: seconds, up to a minute
 MAX_NODES = 20000  # then, unless the stopping rule says fewer

@@ -12,11 +12,11 @@ from typing import Protocol
 
 import numpy as np
 
-from policies.inflation import inflated, worse
-from policies.random_problem import with_demand
+from policies.checking.random_problem import with_demand
+from policies.robust.inflation import inflated, worse
 from policies.robust.scenarios import DEMAND_LEVELS, Scenario, box, budgeted, demands, free, spread
 from simulator.errors import InputError
-from simulator.problem import PlanningProblem
+from simulator.planning.problem import PlanningProblem
 
 SPELLINGS = "box=FACTOR, gamma=GAMMA,FACTOR, mean or cvar=LEVEL"
 

@@ -9,12 +9,12 @@ import copy
 
 import numpy as np
 
-from policies.fleet_bound import NONE, FleetBound
-from policies.random_problem import with_types
+from policies.checking.random_problem import with_types
+from policies.heuristics.fleet_bound import NONE, FleetBound
+from policies.heuristics.routing import Routing, route_deployments
 from policies.robust.scenarios import Scenario
-from policies.routing import Routing, route_deployments
 from simulator.errors import RunError
-from simulator.problem import FloatArray, IntArray
+from simulator.planning.problem import FloatArray, IntArray
 
 TARGET = 1.2  # where bounding a scenario of several ends, in multiples of its cost with the best fleet
 NOTHING = 1e-9  # of all penalties: unmet demand that is none

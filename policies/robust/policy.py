@@ -20,14 +20,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from policies.exact.clock import Clock
-from policies.moving import Moving, fleet_in_force
+from policies.heuristics.moving import Moving, fleet_in_force
 from policies.robust.kinds import Kind
 from policies.robust.objective import Objective
 from policies.robust.search import FleetSearch
 from simulator.errors import InfeasibleError, RunError
-from simulator.plan import Plan, PlanStatus, build_plan, plan_arrays
-from simulator.policy import Policy, StoppingRule, demand_levels
-from simulator.problem import IntArray, PlanningProblem
+from simulator.planning.plan import Plan, PlanStatus, build_plan, plan_arrays
+from simulator.planning.policy import Policy, StoppingRule, demand_levels
+from simulator.planning.problem import IntArray, PlanningProblem
 
 EFFORT = 4000  # routings if nobody says otherwise
 NOMINAL_SHARE, CANDIDATES_SHARE, SEARCH_SHARE = 0.4, 0.6, 0.9  # of the time, by then
@@ -61,7 +61,7 @@ class Robust:
 
     @property
     def demand_levels(self) -> tuple[float, ...]:
-        """Quantiles of the demand that it heeds (`simulator.policy.demand_levels`)."""
+        """Quantiles of the demand that it heeds (`simulator.planning.policy.demand_levels`)."""
         return tuple(sorted({*self.kind.demand_levels, *demand_levels(self.inner)}))
 
     def plan(self, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int) -> Plan:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from policies.inflation import bearable, inflated, worse
+from policies.checking.random_problem import with_demand, with_types
 from policies.limits import Protection
-from policies.random_problem import with_demand, with_types
-from simulator.problem import CapacityRows, DemandQuantiles, FloatArray, PlanningProblem
+from policies.robust.inflation import bearable, inflated, worse
+from simulator.planning.problem import CapacityRows, DemandQuantiles, FloatArray, PlanningProblem
 
 FACTORS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)  # on delay and error
 FACTOR_WEIGHTS = np.array([32, 16, 8, 4, 2, 1]) / 63  # each half as likely as the one before

@@ -8,15 +8,15 @@ import math
 
 import numpy as np
 
-from policies.dominance import undominated
 from policies.exact.clock import Clock
 from policies.exact.neighbours import Fleet, neighbours
 from policies.exact.options import deployment_options
-from policies.fleet_bound import NONE
-from policies.moving import Moving
+from policies.heuristics.dominance import undominated
+from policies.heuristics.fleet_bound import NONE
+from policies.heuristics.moving import Moving
 from policies.robust.objective import Objective
 from policies.robust.scenarios import widest
-from simulator.problem import FloatArray, IntArray
+from simulator.planning.problem import FloatArray, IntArray
 
 BOUNDS_PER_ROUTING = 400  # fleets that are bounded in one scenario in the time of one routing
 MOST_NEIGHBOURS = 150_000  # fleets that differ by two deployments and are bounded, some tenths of a second

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from simulator.catalog.catalog import Catalog
 from simulator.catalog.values import LlmModel, Tier
 from simulator.errors import InputError
-from simulator.problem import Configuration
+from simulator.planning.problem import Configuration
 
 MEMORY_UTILISATION = 0.9  # default of vLLM's `gpu_memory_utilization`, and the rule of the base problem
 BYTES_PER_GB = 1e9

@@ -30,15 +30,22 @@ from simulator.engine.port import (
     Workload,
 )
 from simulator.errors import InputError
-from simulator.fleet import DeploymentKey, Fleet, RentedReplica, ReplicaOffer, ReplicaState, replicas_by_deployment
-from simulator.outcome import Outcome
-from simulator.plan import Plan
-from simulator.reality import OnFailure, Reality
-from simulator.replica import ReplicaSpec, Service
+from simulator.fleet.outcome import Outcome
+from simulator.fleet.reality import OnFailure, Reality
+from simulator.fleet.replicas import (
+    DeploymentKey,
+    Fleet,
+    RentedReplica,
+    ReplicaOffer,
+    ReplicaState,
+    replicas_by_deployment,
+)
+from simulator.planning.plan import Plan
+from simulator.replica.disciplines import ReplicaSpec, Service
+from simulator.replica.tokenlog import TokenLog
 from simulator.results import Rental, RequestTable, RunResult, RunSummary, concatenate
 from simulator.rng import draw_key, stream
 from simulator.ticks import MAX_TICKS, TICKS_PER_S, to_ticks
-from simulator.tokenlog import TokenLog
 
 SECONDS_PER_H = 3600.0
 WORD = 2**64  # an integral of ticks over a long run is beyond 64 bits: both sides of Little's law are taken modulo this

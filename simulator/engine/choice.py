@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from simulator.engine.base import Engine
 from simulator.engine.reference import ReferenceEngine
 from simulator.errors import InputError
-from simulator.extension import is_compiled, name_of
+from simulator.replica.extension import is_compiled, name_of
 from simulator.validation import closest
 
 ENGINES = ("compiled", "reference")

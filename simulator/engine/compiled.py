@@ -1,4 +1,4 @@
-"""The compiled engine: SimPy keeps the clock and everything rare, `simulator.kernel` does the rest.
+"""The compiled engine: SimPy keeps the clock and everything rare, `simulator.replica.kernel` does the rest.
 
 Before each event of SimPy the kernel is advanced strictly up to that event's time. It comes back earlier only for more
 arrivals or more room. A request has a slot while it is in flight, and a line in the ledger until all of its batch has
@@ -16,18 +16,18 @@ import numpy as np
 import numpy.typing as npt
 import simpy
 
-from simulator import kernel
-from simulator.balancer import balancer_of
 from simulator.engine.base import Engine, TickEnvironment
 from simulator.engine.port import Observation, Priority, Workload
 from simulator.errors import InputError, RunError
-from simulator.extension import address_of_admission, address_of_router, address_of_step_time, ask_admission
-from simulator.fleet import RentedReplica, ReplicaState
-from simulator.outcome import Outcome
-from simulator.replica import NEVER, Discipline, ReplicaSpec
+from simulator.fleet.balancer import balancer_of
+from simulator.fleet.outcome import Outcome
+from simulator.fleet.replicas import RentedReplica, ReplicaState
+from simulator.replica import kernel
+from simulator.replica.disciplines import NEVER, Discipline, ReplicaSpec
+from simulator.replica.extension import address_of_admission, address_of_router, address_of_step_time, ask_admission
+from simulator.replica.tokenlog import EVENT_COLUMNS, SEGMENT_COLUMNS, TokenLog
 from simulator.results import BATCH_REQUESTS, COLUMN_TYPES, RequestTable
 from simulator.rng import draws
-from simulator.tokenlog import EVENT_COLUMNS, SEGMENT_COLUMNS, TokenLog
 
 MAX_REQUESTS = 2**31 - 1
 SEAT_BITS = 32
@@ -405,7 +405,9 @@ class CompiledEngine(Engine):
         super()._end(replica, tick)
 
     def evict(self, service: KernelReplica, now: int) -> list[int]:
-        """See `simulator.replica.Replica.evict`; tickets instead of requests, as everywhere in this engine."""
+        """See `simulator.replica.disciplines.Replica.evict`; tickets instead of requests, as everywhere in this
+        engine.
+        """
         self._sync()
         row = self._row_of(service)
         held = int(self.state.rows[row]["held"])

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from simulator.extension import Router
-from simulator.plan import Plan
+from simulator.planning.plan import Plan
+from simulator.replica.extension import Router
 from simulator.results import RequestTable
 
 IntColumn = npt.NDArray[np.int64]

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import simpy
 
-from simulator.balancer import balancer_of
 from simulator.engine.base import Engine
 from simulator.engine.port import Observation, Priority
-from simulator.fleet import RentedReplica, ReplicaState
-from simulator.outcome import Outcome
-from simulator.replica import DISCIPLINES, NEVER, Replica, ReplicaSpec, RequestBook, Service
+from simulator.fleet.balancer import balancer_of
+from simulator.fleet.outcome import Outcome
+from simulator.fleet.replicas import RentedReplica, ReplicaState
+from simulator.replica.disciplines import DISCIPLINES, NEVER, Replica, ReplicaSpec, RequestBook, Service
+from simulator.replica.tokenlog import Recorder, TokenLog
 from simulator.results import BATCH_REQUESTS, RequestTable
 from simulator.rng import draws
-from simulator.tokenlog import Recorder, TokenLog
 
 
 class ReferenceEngine(Engine):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from experiments.cli import app
+from experiments.cli.app import app
 from experiments.report import document_of
 from experiments.show.page import document_html
 from experiments.studies import STUDIES

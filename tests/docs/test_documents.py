@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from experiments.cli import app
+from experiments.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -92,7 +92,7 @@ def run_documented(document: str, command: str, folder: Path) -> None:
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:
         pytest.skip(f"needs {', '.join(missing)}: set TOKENFLEET_DATA")
-    arguments = [sys.executable, "-m", "experiments.cli", *shlex.split(command)[1:]]
+    arguments = [sys.executable, "-m", "experiments.cli.app", *shlex.split(command)[1:]]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{document}: {command}\n{done.stderr}"

@@ -15,22 +15,22 @@ ALLOWED = {
 KEPT_TO = {
     "simpy": {"simulator/engine/base.py", "simulator/engine/reference.py", "simulator/engine/compiled.py"},
     "numba": {
-        "policies/coverage.py",
+        "policies/heuristics/coverage.py",
         "policies/exact/knapsack.py",
-        "policies/fleet_bound.py",
-        "policies/machine_code.py",
+        "policies/heuristics/fleet_bound.py",
+        "policies/heuristics/machine_code.py",
         "simulator/engine/compiled.py",
-        "simulator/extension.py",
-        "simulator/kernel.py",
+        "simulator/replica/extension.py",
+        "simulator/replica/kernel.py",
     },
-    "llvmlite": {"simulator/kernel.py"},
+    "llvmlite": {"simulator/replica/kernel.py"},
     "pyomo": {"policies/milp/model.py", "policies/milp/policy.py", "policies/milp/robust.py"},
     "highspy": {
-        "policies/baselines.py",
-        "policies/conflict.py",
+        "policies/heuristics/baselines.py",
+        "policies/checking/conflict.py",
         "policies/exact/master.py",
         "policies/highs.py",
-        "policies/routing.py",
+        "policies/heuristics/routing.py",
     },
 }
 FILES = sorted(path for package in ALLOWED for path in (ROOT / package).rglob("*.py"))

@@ -10,8 +10,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["traces"]):
-    from traces import delimited
-    from traces.registry import READERS, OnBadRow, Reading, read_chunks
+    from traces.formats.registry import READERS, OnBadRow, Reading, read_chunks
+    from traces.io import delimited
 
 from simulator.errors import InputError
 from tests.trace_samples import SAMPLES

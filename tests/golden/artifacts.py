@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 RECORDED = Path(__file__).with_name("artifacts.json")
 DRAWN = (".png", ".svg", ".html")
 DRAWING = ("matplotlib", "plotly")
+HEXADECIMAL = re.compile(rb"\b[0-9a-f]{16}\b")  # names of runs, which hash the sources
 MACHINE_FILES = ("timing.json", "timing.parquet")
 MACHINE_KEYS = {"planning_s", "engine_cpu_s", "wall_s", "engine", "seconds", "code", "versions", "run", "content_hash"}
 
@@ -38,6 +40,7 @@ SMALL_STUDIES = {
     "hysteresis": ["--policy", "gh", "--weights", "0,1", "--duration", "15m"],
 }
 REPLAY = ["replay", "trace.parquet", "--interval", "2m", "--policy"]
+PAPER = ["--scenario", "paper-base"]
 COMMANDS = {
     "trace": ["trace", "synth", "--profile", "azure-2023", "--duration", "10m", "--out", "trace.parquet"],
     "describe": ["trace", "describe", "trace.parquet", "--json"],
@@ -46,14 +49,13 @@ COMMANDS = {
     "replay-static": [*REPLAY, "static[gh]", "--scenario", "static.toml", "--out", "static", "--json"],
     "replay-roofline": [*REPLAY, "agh+", "--delay-model", "roofline", "--out", "roofline", "--json"],
     "report": ["report", "replay", "--markdown", "replay.md", "--out", "replay.html"],
-    "results": ["results", "replay", "--sql", "select policy, count(*) as n from requests group by all", "--json"],
-    "plan": ["plan", "--scenario", "paper-base", "--policy", "exact", "--out", "plan.json"]
-    + ["--certificate", "certificate.json.gz", "--json"],
-    "plan-robust": ["plan", "--scenario", "paper-base", "--policy", "robust[mean:gh]", "--json"],
+    "results": ["results", "replay", "--sql", "select policy, count(*) as n from requests group by all order by 1", "--json"],
+    "plan": ["plan", *PAPER, "--policy", "exact", "--out", "plan.json", "--certificate", "proof.json.gz", "--json"],
+    "plan-robust": ["plan", *PAPER, "--policy", "robust[mean:gh]", "--json"],
     "plan-replayed": ["replay", "trace.parquet", "--plan", "replay/plans/0-gh/0000000s.json", "--json"],
     "verify": ["plan", "trace.parquet", "--policy", "gh", "--verify", "simulate", "--out", "verified.json", "--json"],
     "check": ["check", "verified.json", "--against-simulation", "--trace", "trace.parquet", "--json"],
-    "stress-problem": ["stress", "--scenario", "paper-base", "--policy", "gh", "--seeds", "2", "--jobs", "1", "--json"],
+    "stress-problem": ["stress", *PAPER, "--policy", "gh", "--seeds", "2", "--jobs", "1", "--json"],
 }
 
 
@@ -101,6 +103,8 @@ def digest_of_file(path):
         return digest_of_json(path.read_text())
     if path.suffix == ".gz":
         return digest_of_json(gzip.decompress(path.read_bytes()).decode())
+    if path.suffix == ".html":
+        return digest_of(HEXADECIMAL.sub(b"", path.read_bytes()))
     return digest_of(path.read_bytes())
 
 
@@ -118,7 +122,7 @@ def digests_of_tree(folder):
 
 def run_here(arguments):
     """Standard output of a command that has to succeed."""
-    from experiments.cli import main
+    from experiments.cli.app import main
 
     argv, stdout, stderr = sys.argv, io.StringIO(), io.StringIO()
     sys.argv = ["tokenfleet", *arguments]
@@ -126,7 +130,8 @@ def run_here(arguments):
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             main()
     except SystemExit as stop:
-        assert not stop.code, f"tokenfleet {' '.join(arguments)}: exit {stop.code}\n{stderr.getvalue()}"
+        if stop.code:
+            raise RuntimeError(f"tokenfleet {' '.join(arguments)}: exit {stop.code}\n{stderr.getvalue()}") from None
     finally:
         sys.argv = argv
     return stdout.getvalue()

@@ -4,12 +4,12 @@ from dataclasses import asdict
 
 import pytest
 
-from experiments.calibration.calibrate import steps_by_tier
-from experiments.calibration.compose import compose, csv_of
-from experiments.calibration.fit import errors, fit
-from experiments.calibration.measurements import read_measurements
-from experiments.fidelity.engine_fit import PRIORS, Pricing, fit_engine
-from experiments.fidelity.serving import read_runs
+from experiments.calibrate.calibrate import steps_by_tier
+from experiments.calibrate.compose import compose, csv_of
+from experiments.calibrate.engine_fit import PRIORS, Pricing, fit_engine
+from experiments.calibrate.fit import errors, fit
+from experiments.calibrate.measurements import read_measurements
+from experiments.calibrate.serving_runs import read_runs
 from simulator.catalog import load_catalog
 
 CATALOG = load_catalog()

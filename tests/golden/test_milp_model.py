@@ -11,15 +11,15 @@ import numpy as np
 import pyomo.environ as pyo
 import pytest
 
-from policies.dominance import undominated
+from policies.heuristics.dominance import undominated
+from policies.heuristics.routing import route
 from policies.milp.model import build_model, covers_of, set_values
 from policies.registry import make_policy
-from policies.routing import route
-from simulator.capacity import paper_problem
-from simulator.files import read_problem
-from simulator.plan import plan_arrays, plan_cost_usd
-from simulator.policy import StoppingRule
-from simulator.problem import Configuration, ModelSize, QueryType, TierSize
+from simulator.planning.files import read_problem
+from simulator.planning.paper_rows import paper_problem
+from simulator.planning.plan import plan_arrays, plan_cost_usd
+from simulator.planning.policy import StoppingRule
+from simulator.planning.problem import Configuration, ModelSize, QueryType, TierSize
 
 CHAT = QueryType(
     name="chat",

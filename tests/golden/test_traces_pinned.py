@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from simulator.workload import merge_traces
-from traces import fitting
-from traces.profile import parse_profile
-from traces.registry import read_trace
-from traces.synthetic import load_profile, synthesise
+from traces.formats.registry import read_trace
+from traces.synthetic import fitting
+from traces.synthetic.generate import load_profile, synthesise
+from traces.synthetic.profile import parse_profile
 
 # sha256 of the columns, times in units of 100 ns. It changes when the generator, the profile or NumPy's streams do.
 SMALL_TRACE_SHA256 = "8e61a58b75774f91f1ac8d78eacc79383aed91c87e5426f22cd17f59f4d195f8"

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from traces import fitting
-from traces.profile import load_profile, parse_profile
-from traces.synthetic import Volatility, stream_trace
-from traces.writing import concatenate
+from traces.io.writing import concatenate
+from traces.synthetic import fitting
+from traces.synthetic.generate import Volatility, stream_trace
+from traces.synthetic.profile import load_profile, parse_profile
 
 # sha256 of the columns, times in units of 100 ns. It changes when the generator, the profile or NumPy's streams do.
 SMALL_TRACE_SHA256 = "17e43003469ada47925ce9ecb06bee4ec8dd6ab1451a65d837e9ece1f775a2ed"

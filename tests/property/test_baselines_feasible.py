@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.baselines import Dvr, Hf, Lpr, _relaxation
-from policies.checker import check
-from policies.random_problem import random_problem as made_problem
+from policies.checking.plan import check
+from policies.checking.random_problem import random_problem as made_problem
+from policies.heuristics.baselines import Dvr, Hf, Lpr, _relaxation
 from policies.registry import make_policy
 from simulator.errors import InfeasibleError
-from simulator.policy import StoppingRule
+from simulator.planning.policy import StoppingRule
 from tests.property.test_planners_exhaustive import problems as tiny_problems
 
 BASELINES = (Lpr(), Dvr(), Hf())
@@ -82,10 +82,10 @@ def test_plans_of_tiny_problems_keep_every_constraint(problem):
 @given(random_problems(), st.integers(1, 3))
 def test_the_relaxation_does_not_depend_on_how_many_configurations_enter_at_a_time(problem, entering):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("policies.baselines.ENTERING", entering)
+        patch.setattr("policies.heuristics.baselines.ENTERING", entering)
         few = relaxed_usd(problem)
-        patch.setattr("policies.baselines.ENTERING", 10**6)
-        patch.setattr("policies.baselines.GAIN_USD", -np.inf)
+        patch.setattr("policies.heuristics.baselines.ENTERING", 10**6)
+        patch.setattr("policies.heuristics.baselines.GAIN_USD", -np.inf)
         assert few == pytest.approx(relaxed_usd(problem), rel=1e-6, abs=1e-6)
 
 

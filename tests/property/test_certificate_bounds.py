@@ -12,8 +12,18 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from policies.certificate import Certificate, Duals, Group, Node, Split, _bound, _Restriction, _Universe, verify
-from simulator.problem import CapacityRows, Configuration, ModelSize, PlanningProblem, QueryType, TierSize
+from policies.checking.certificate import (
+    Certificate,
+    Duals,
+    Group,
+    Node,
+    Split,
+    _bound,
+    _Restriction,
+    _Universe,
+    verify,
+)
+from simulator.planning.problem import CapacityRows, Configuration, ModelSize, PlanningProblem, QueryType, TierSize
 from tests.property.test_planners_exhaustive import placements, problems, routed_cost_usd
 
 STEPS = 250  # of a climb

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.checker import check
-from policies.coverage import largest_share, share_that_fits
-from policies.placement import Placement
-from policies.random_problem import random_problem
-from simulator.plan import PlanStatus, build_plan
+from policies.checking.plan import check
+from policies.checking.random_problem import random_problem
+from policies.heuristics.coverage import largest_share, share_that_fits
+from policies.heuristics.placement import Placement
+from simulator.planning.plan import PlanStatus, build_plan
 
 MORE = 1.001
 

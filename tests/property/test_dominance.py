@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.coverage import largest_share
-from policies.dominance import dominated, undominated, useful_replicas
-from policies.routing import route
-from simulator.plan import plan_cost_usd
-from simulator.problem import CapacityRows, Configuration, ModelSize, PlanningProblem, QueryType, TierSize
+from policies.heuristics.coverage import largest_share
+from policies.heuristics.dominance import dominated, undominated, useful_replicas
+from policies.heuristics.routing import route
+from simulator.planning.plan import plan_cost_usd
+from simulator.planning.problem import CapacityRows, Configuration, ModelSize, PlanningProblem, QueryType, TierSize
 
 MAX_REPLICAS = 3
 

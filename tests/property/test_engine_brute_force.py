@@ -7,10 +7,10 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from simulator.balancer import BALANCERS
-from simulator.outcome import Outcome
-from simulator.reality import OnFailure, Reality
-from simulator.replica import NEVER, Discipline
+from simulator.fleet.balancer import BALANCERS
+from simulator.fleet.outcome import Outcome
+from simulator.fleet.reality import OnFailure, Reality
+from simulator.replica.disciplines import NEVER, Discipline
 from simulator.rng import draw_key, draws
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import Request, batching, column, fits, offer, outcomes, plan, run, serve, static, ticks

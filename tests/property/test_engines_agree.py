@@ -13,12 +13,12 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from simulator.balancer import BALANCERS
 from simulator.engine import choose_engine
-from simulator.fleet import ReplicaState
-from simulator.outcome import Outcome
-from simulator.reality import OnFailure, Reality
-from simulator.replica import Discipline
+from simulator.fleet.balancer import BALANCERS
+from simulator.fleet.outcome import Outcome
+from simulator.fleet.reality import OnFailure, Reality
+from simulator.fleet.replicas import ReplicaState
+from simulator.replica.disciplines import Discipline
 from simulator.ticks import MAX_TICKS, TICKS_PER_S
 from tests.engine_bench import LONG, Bench, agreed, batching, offer, plan, static
 

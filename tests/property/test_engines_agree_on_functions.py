@@ -10,7 +10,7 @@ from numba import njit
 
 from simulator.delay.port import StepCost
 from simulator.engine import choose_engine
-from simulator.extension import CustomStep
+from simulator.replica.extension import CustomStep
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import LONG, agreed, batching, offer, plan, static
 

@@ -9,7 +9,7 @@ from simulator.engine import choose_engine
 if choose_engine().name != "compiled":
     pytest.skip("there is no compiled engine here", allow_module_level=True)
 
-from simulator.kernel import elapsed_ticks, steps_until
+from simulator.replica.kernel import elapsed_ticks, steps_until
 
 END = 2**62
 

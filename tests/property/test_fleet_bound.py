@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.fleet_bound import NONE, FleetBound, as_table
-from policies.random_problem import random_problem
-from policies.routing import route_deployments
+from policies.checking.random_problem import random_problem
+from policies.heuristics.fleet_bound import NONE, FleetBound, as_table
+from policies.heuristics.routing import route_deployments
 from tests.property.test_planners_exhaustive import problems
 
 FAR_USD = 1e6

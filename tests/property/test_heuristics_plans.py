@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from policies.adaptive import Agh
-from policies.greedy import Gh
-from policies.placement import Placement
-from policies.routing import route, route_deployments
+from policies.heuristics.adaptive import Agh
+from policies.heuristics.greedy import Gh
+from policies.heuristics.placement import Placement
+from policies.heuristics.routing import route, route_deployments
 from simulator.errors import InfeasibleError
-from simulator.plan import plan_arrays, plan_cost_usd
-from simulator.policy import StoppingRule
-from simulator.problem import CapacityRows
+from simulator.planning.plan import plan_arrays, plan_cost_usd
+from simulator.planning.policy import StoppingRule
+from simulator.planning.problem import CapacityRows
 from tests.unit.test_heuristics_bench import broken, query, tiny
 
 CONFIGURATIONS = [("big", "a", 1), ("big", "a", 2), ("small", "a", 1), ("small", "b", 1), ("small", "b", 4)]

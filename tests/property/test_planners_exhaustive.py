@@ -9,15 +9,15 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from policies.certificate import verify
-from policies.checker import check
+from policies.checking.certificate import verify
+from policies.checking.plan import check
+from policies.heuristics.routing import route
 from policies.registry import make_policy
-from policies.routing import route
-from simulator.capacity import paper_problem
 from simulator.errors import InfeasibleError
-from simulator.plan import PlanStatus, plan_cost_usd
-from simulator.policy import StoppingRule
-from simulator.problem import CapacityRows, Configuration, ModelSize, PlanningProblem, QueryType, TierSize
+from simulator.planning.paper_rows import paper_problem
+from simulator.planning.plan import PlanStatus, plan_cost_usd
+from simulator.planning.policy import StoppingRule
+from simulator.planning.problem import CapacityRows, Configuration, ModelSize, PlanningProblem, QueryType, TierSize
 
 MAX_REPLICAS = 2
 HEURISTICS = ("gh", "gh[-m1]", "agh", "agh[-m3,-local]")

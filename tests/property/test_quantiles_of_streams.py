@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import experiments.quantiles
-from experiments.quantiles import Quantiles
+import experiments.measures.quantiles
+from experiments.measures.quantiles import Quantiles
 
 VALUES = st.lists(st.floats(0, 1e12, allow_subnormal=False) | st.just(float("nan")), max_size=60)
 LEVELS = np.array([0.0, 0.1, 0.5, 0.95, 0.99, 1.0])
@@ -34,7 +34,7 @@ def test_short_streams_are_exact(values, batch):
 @given(VALUES, st.integers(1, 20), st.integers(0, 20))
 def test_long_streams_are_within_their_error(values, batch, kept):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiments.quantiles, "EXACT_VALUES", kept)
+        patch.setattr(experiments.measures.quantiles, "EXACT_VALUES", kept)
         found = quantiles_of(values, batch)
     defined = np.array([value for value in values if value == value])
     assert found.count == len(defined)

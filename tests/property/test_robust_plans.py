@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.checker import check
-from policies.random_problem import small_problem, with_demand, with_types
+from policies.checking.plan import check
+from policies.checking.random_problem import small_problem, with_demand, with_types
 from policies.registry import make_policy
 from policies.robust.kinds import parse_kind
 from policies.robust.objective import Objective
 from simulator.errors import InfeasibleError
-from simulator.plan import plan_arrays, plan_cost_usd
-from simulator.policy import StoppingRule
+from simulator.planning.plan import plan_arrays, plan_cost_usd
+from simulator.planning.policy import StoppingRule
 from tests.property.test_planners_exhaustive import problems
 
 KINDS = ("box=1.3", "gamma=1,1.5", "mean", "cvar=0.8")

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from experiments.metrics import requests_table
-from experiments.tally import Judgement
-from experiments.timeline import StageKind, life_dict, life_lines, log_frames, rebuild_life
+from experiments.measures.summary import requests_table
+from experiments.measures.tally import Judgement
+from experiments.replay.timeline import StageKind, life_dict, life_lines, log_frames, rebuild_life
 from simulator.engine import ENGINES
-from simulator.outcome import Outcome
-from simulator.reality import OnFailure, Reality
-from simulator.replica import NEVER, Discipline
+from simulator.fleet.outcome import Outcome
+from simulator.fleet.reality import OnFailure, Reality
+from simulator.replica.disciplines import NEVER, Discipline
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import LONG, Bench, batching, offer, plan, static
 

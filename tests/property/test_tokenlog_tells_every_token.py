@@ -9,11 +9,11 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from simulator.engine import ENGINES
-from simulator.outcome import Outcome
-from simulator.reality import OnFailure, Reality
-from simulator.replica import NEVER
+from simulator.fleet.outcome import Outcome
+from simulator.fleet.reality import OnFailure, Reality
+from simulator.replica.disciplines import NEVER
+from simulator.replica.tokenlog import LifeEvent
 from simulator.ticks import TICKS_PER_S
-from simulator.tokenlog import LifeEvent
 from tests.engine_bench import LONG, Bench, batching, offer, plan, single_steps
 
 

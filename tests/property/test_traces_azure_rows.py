@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simulator.errors import InputError
-from traces.registry import OnBadRow, Reading, read_trace
+from traces.formats.registry import OnBadRow, Reading, read_trace
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 Row = tuple[int, int, int]  # nanoseconds since 1970, tokens in, tokens out

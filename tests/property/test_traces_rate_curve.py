@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traces.ratecurve import RateCurve
+from traces.synthetic.ratecurve import RateCurve
 
 COUNTS = st.lists(st.one_of(st.just(0.0), st.floats(0, 1e6)), min_size=1, max_size=30)
 

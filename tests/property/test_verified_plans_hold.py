@@ -10,13 +10,13 @@ import pytest
 from scipy.stats import binom
 
 from benchmarks.verified import small
-from experiments.options import parse_reading, trace_files
-from experiments.scenario import load_scenario, with_changes
+from experiments.cli.options import parse_reading, trace_files
+from experiments.scenario.scenario import load_scenario, with_changes
 from experiments.verify.acceptance import CONFIDENCE
 from experiments.verify.draws import ScenarioDraws, TraceDraws, refuse_short
 from experiments.verify.loop import Options, verify
 from experiments.verify.trial import Bench
-from policies.checker import check
+from policies.checking.plan import check
 from policies.registry import make_policy
 
 FURTHER = 20

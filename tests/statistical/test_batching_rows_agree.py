@@ -9,17 +9,17 @@ and grows with the load; the tolerances below say by how much. The simulated TPO
 import numpy as np
 import pytest
 
-from experiments.planner import FixedController
-from simulator.batching import BatchingType, batching_problem
+from experiments.replay.controller import FixedController
 from simulator.catalog import load_catalog
 from simulator.delay import ConstantDelay
 from simulator.engine import EngineSettings, Workload, choose_engine
-from simulator.plan import Deployment, Plan, PlanStatus, Route
-from simulator.problem import Configuration, QueryType
-from simulator.reality import Reality
-from simulator.replica import Discipline
+from simulator.fleet.reality import Reality
+from simulator.fleet.world import World
+from simulator.planning.batching_rows import BatchingType, batching_problem
+from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
+from simulator.planning.problem import Configuration, QueryType
+from simulator.replica.disciplines import Discipline
 from simulator.ticks import TICKS_PER_S, to_ticks_array
-from simulator.world import World
 
 TARGET_S = 0.05
 REQUESTS = 8000

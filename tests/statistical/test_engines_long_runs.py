@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from simulator.engine import Arrivals, EngineSettings, Workload, choose_engine
-from simulator.outcome import Outcome
-from simulator.reality import Reality
+from simulator.fleet.outcome import Outcome
+from simulator.fleet.reality import Reality
 from simulator.results import BATCH_REQUESTS, concatenate
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import LONG, Script, Story, batching, hold_together, offer, plan, seconds, static

@@ -11,17 +11,17 @@ import pytest
 from simulator.catalog import load_catalog
 from simulator.delay import ConstantDelay
 from simulator.engine import EngineSettings, Workload, choose_engine
-from simulator.outcome import Outcome
-from simulator.plan import Deployment, Plan, PlanStatus, Route
-from simulator.problem import Configuration
-from simulator.reality import OnFailure, Reality
-from simulator.replica import Discipline
+from simulator.fleet.outcome import Outcome
+from simulator.fleet.reality import OnFailure, Reality
+from simulator.fleet.world import World
+from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
+from simulator.planning.problem import Configuration
+from simulator.replica.disciplines import Discipline
 from simulator.results import concatenate
 from simulator.ticks import to_ticks_array
 from simulator.workload import merge_traces
-from simulator.world import World
 from tests.engine_bench import Script, Story, hold_together
-from traces.registry import read_trace
+from traces.formats.registry import read_trace
 
 pytestmark = pytest.mark.skipif(choose_engine().name != "compiled", reason="there is no compiled engine here")
 

@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from simulator.engine import EngineSettings, Workload, choose_engine
-from simulator.reality import Reality
+from simulator.fleet.reality import Reality
 from simulator.rng import stream
 from simulator.ticks import TICKS_PER_S, to_ticks_array
 from tests.engine_bench import Script, offer, plan, static

@@ -1,4 +1,5 @@
-"""`simulator/steady_state.py` against the engine: Poisson arrivals at one deployment, TPOT as the mean over requests.
+"""`simulator/replica/steady_state.py` against the engine: Poisson arrivals at one deployment, TPOT as the mean over
+requests.
 
 The constants that the module calls fitted were fitted on `GRID`, and the forms that it calls assumed were chosen in
 sight of it and of `PROMPTS`. `UNSEEN` was put together and run when the module was finished. Tolerances are what is
@@ -11,17 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from experiments.planner import FixedController
+from experiments.replay.controller import FixedController
 from simulator.catalog import load_catalog
 from simulator.delay import ConstantDelay
 from simulator.engine import EngineSettings, Workload, choose_engine
-from simulator.plan import Deployment, Plan, PlanStatus, Route
-from simulator.problem import Configuration
-from simulator.reality import Reality
-from simulator.replica import Discipline
-from simulator.steady_state import TypeLoad, steady_state
+from simulator.fleet.reality import Reality
+from simulator.fleet.world import World
+from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
+from simulator.planning.problem import Configuration
+from simulator.replica.disciplines import Discipline
+from simulator.replica.steady_state import TypeLoad, steady_state
 from simulator.ticks import to_ticks_array
-from simulator.world import World
 
 TARGET_S = 0.05  # TPOT at which the linear rows call a replica full
 CATALOG = load_catalog()

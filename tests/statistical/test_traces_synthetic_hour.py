@@ -11,9 +11,9 @@ import pytest
 from scipy.stats import spearmanr
 
 from simulator.workload import Trace
-from traces.profile import Profile, RateComponent, SourceProfile
-from traces.statistics import index_of_dispersion
-from traces.synthetic import embedded_hour, load_profile, model_dispersion, synthesise
+from traces.statistics.describe import index_of_dispersion
+from traces.synthetic.generate import embedded_hour, load_profile, model_dispersion, synthesise
+from traces.synthetic.profile import Profile, RateComponent, SourceProfile
 
 SEEDS = range(8)
 PROFILE = load_profile()

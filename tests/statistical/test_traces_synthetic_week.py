@@ -10,10 +10,10 @@ import pytest
 from scipy.stats import spearmanr
 
 from simulator.workload import Trace
-from traces.fitting import dispersion_within_hours
-from traces.profile import SourceProfile
-from traces.synthetic import load_profile, model_dispersion, stream_trace
-from traces.writing import concatenate
+from traces.io.writing import concatenate
+from traces.synthetic.fitting import dispersion_within_hours
+from traces.synthetic.generate import load_profile, model_dispersion, stream_trace
+from traces.synthetic.profile import SourceProfile
 
 PROFILE = load_profile("azure-2024")
 WEEK_S = 7 * 86_400.0

@@ -10,7 +10,7 @@ import numpy as np
 from simulator.errors import InputError
 from simulator.workload import Trace
 from traces.forecast.port import FloatArray
-from traces.lines import head
+from traces.io.lines import head
 
 COLUMNS = ("service", "hour_utc", "requests")
 HOUR_S = 3600.0

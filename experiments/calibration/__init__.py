@@ -1,1 +1,0 @@
-"""`tokenfleet calibrate`: constants of the `roofline` delay model, fitted to measured step times."""

@@ -1,0 +1,79 @@
+"""`tokenfleet trace fit`: a profile for `trace synth` from a trace of the user's."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.cli.options import parse_reading
+from experiments.cli.trace.inputs import survey_input, trace_input
+from experiments.show.progress import (
+    FormatOption,
+    JsonOption,
+    MapOption,
+    OnBadRowOption,
+    QuarantineOption,
+    StrictOption,
+    Terminal,
+    TracesArgument,
+)
+from simulator.errors import InputError
+from simulator.planning.files import write_text
+from simulator.workload import Trace
+from traces.formats.registry import OnBadRow
+from traces.io.writing import concatenate
+
+
+def command(
+    context: typer.Context,
+    traces: TracesArgument,
+    out_file: Annotated[Path, typer.Option("--out", help="The profile to write, a .toml file.")],
+    name: Annotated[str | None, typer.Option(help="Name of the profile; default: the file's.")] = None,
+    trace_format: FormatOption = None,
+    columns: MapOption = None,
+    on_bad_row: OnBadRowOption = OnBadRow.ERROR,
+    quarantine: QuarantineOption = None,
+    strict: StrictOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a profile to a trace: rate curve (from 3 hours on), bursts, tokens and how they go together.
+
+    Unlike the trace the profile can be shown to others: it has no request, only counts by the hour and quantiles.
+
+    Example: `tokenfleet trace fit requests.parquet --out mine.toml` and then
+    `tokenfleet trace synth --profile mine.toml --duration 7d --out week.parquet`
+    """
+    terminal: Terminal = context.obj
+    if not out_file.name.endswith(".toml"):
+        raise InputError(f"--out: expected a name in .toml, found {out_file}")
+    reading = parse_reading(trace_format, columns, on_bad_row, quarantine, strict)
+    chunks: list[Trace] = []
+    survey_input(terminal, trace_input(traces, reading), chunks.append)
+    trace = concatenate(chunks)
+    chunks.clear()
+    files = ", ".join(Path(item).name for item in traces)
+    from traces.synthetic.fitting import (  # here: SciPy takes longer to load than most commands
+        fit_profile,
+        profile_toml,
+    )
+
+    profile = fit_profile(trace, name=name or out_file.stem, attribution=f"fitted by tokenfleet trace fit to {files}")
+    write_text(out_file, profile_toml(profile))
+    if as_json:
+        found = [
+            {
+                "name": source.name,
+                "rate_per_s": source.rate_per_s,
+                "hours": len(source.requests_per_h),
+                "dispersion": {f"{window_s:g}": index for window_s, index in source.dispersion.items()},
+                "follow_share": source.follow_share,
+                "factors": len(source.modulation),
+            }
+            for source in profile.sources
+        ]
+        terminal.print_json({"path": str(out_file), "name": profile.name, "requests": len(trace), "sources": found})
+        return
+    for source in profile.sources:
+        curve = f"a curve of {len(source.requests_per_h)} hours" if source.requests_per_h else "no curve"
+        terminal.say(f"{source.name}: {source.rate_per_s:.4g}/s, {curve}, {len(source.modulation)} factors of bursts")
+    terminal.say(f"profile {profile.name} in {out_file}")

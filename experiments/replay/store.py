@@ -1,0 +1,197 @@
+"""Run directories: written under a temporary name beside the target and renamed when complete."""
+
+import hashlib
+import json
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from experiments.measures.agreement import Agreement
+from experiments.measures.summary import interval_table, requests_table
+from experiments.measures.tally import Judgement
+from experiments.replay.run import BatchSink, ReplayRun
+from experiments.replay.timeline import log_frames
+from experiments.report.calibration_notes import delay_evidence
+from experiments.scenario.scenario import Scenario
+from simulator.delay import RooflineDelay
+from simulator.errors import InputError
+from simulator.planning.files import plan_to_dict
+from simulator.results import BATCH_REQUESTS, Rental, RequestTable, RunSummary
+from traces.source import Survey
+
+AGREEMENT = [field.name for field in fields(Agreement)]
+MARKER = "run.json"  # what makes a folder a run directory of ours
+
+
+def to_json(value: object) -> str:
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
+@contextmanager
+def run_directory(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary folder that becomes `path` if the block succeeds; a killed run leaves no half result there.
+
+    If the block fails, the temporary folder goes, and so do the parents of `path` that were made for it.
+
+    Raises
+    ------
+    InputError
+        If `path` exists and is no run directory, or is one and `overwrite` is not set, or cannot be made.
+    """
+    refuse_existing(path, overwrite=overwrite)
+    made = [parent for parent in path.parents if not parent.exists()]  # the deepest first
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.partial-"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):  # somebody else may have put something there
+                parent.rmdir()
+        raise
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Refuse before any work is done what `run_directory` would refuse."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not (path / MARKER).is_file():
+        raise InputError(f"{path}: exists and is no run directory of tokenfleet (no {MARKER}): choose another --out")
+    if not overwrite:
+        raise InputError(f"{path}: holds an earlier run: choose another --out, or say --overwrite")
+
+
+def versions() -> dict[str, str]:
+    names = ("tokenfleet", "simpy", "numpy", "numba", "scipy", "pandas", "pyarrow", "pyomo", "highspy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def specification(
+    scenario: Scenario, survey: Survey, trace_names: Sequence[str], options: Mapping[str, object]
+) -> dict[str, Any]:
+    """What was run: enough to run it again. `content_hash` names it."""
+    content: dict[str, Any] = {
+        "scenario": scenario.file.model_dump(mode="json"),
+        "trace": {"names": list(trace_names), "requests": survey.requests, "sha256": survey.sha256},
+        "options": dict(options),
+    }
+    fitted = isinstance(scenario.delay_model, RooflineDelay)
+    evidence = delay_evidence(list(scenario.catalog.tiers.values())) if fitted else []
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return {
+        "format": "tokenfleet-run/1",
+        "content_hash": hashlib.sha256(canonical.encode()).hexdigest(),
+        **content,
+        "versions": versions(),
+        **({"step_times": evidence} if evidence else {}),
+    }
+
+
+class ReplayWriter:
+    """Writes a replay into a folder: requests while it runs, a row group per batch, and the rest at its end.
+
+    `timing.json` holds what depends on the machine and the engine; all other files are the same, byte for byte, for the
+    same specification.
+    """
+
+    def __init__(self, folder: Path, sources: Sequence[str]) -> None:
+        self._folder = folder
+        self._sources = pa.array(sources, type=pa.string())
+        self._files: dict[str, pq.ParquetWriter] = {}
+
+    def __enter__(self) -> "ReplayWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def sink(self, policy: str, seed: int) -> BatchSink:
+        """What takes the batches of one run."""
+
+        def write(batch: RequestTable, judgement: Judgement, sources: npt.NDArray[np.int32]) -> None:
+            self._append("requests", requests_table(batch, judgement, self._sources.take(sources)), policy, seed)
+
+        return write
+
+    def _append(self, name: str, table: pa.Table, policy: str, seed: int) -> None:
+        table = table.append_column("policy", pa.array([policy] * len(table), type=pa.string()))
+        table = table.append_column("seed", pa.array(np.full(len(table), seed)))
+        if name not in self._files:
+            # Times hardly repeat: looking for repetitions among them takes half of the time that writing takes.
+            repeating = [field.name for field in table.schema if not pa.types.is_floating(field.type)]
+            path = self._folder / f"{name}.parquet"
+            self._files[name] = pq.ParquetWriter(path, table.schema, use_dictionary=repeating)
+        self._files[name].write_table(table, row_group_size=BATCH_REQUESTS)
+
+    def finish(
+        self, scenario: Scenario, runs: Sequence[ReplayRun], run_specification: Mapping[str, object]
+    ) -> list[str]:
+        """Write everything else; return the names of the figures."""
+        folder = self._folder
+        (folder / MARKER).write_text(to_json(run_specification), "utf-8")
+        (folder / "summary.json").write_text(to_json({"runs": [run.summary for run in runs]}), "utf-8")
+        timing = [{"policy": run.policy, "seed": run.seed, **asdict(run.machine)} for run in runs]
+        (folder / "timing.json").write_text(to_json({"runs": timing}), "utf-8")
+        for run in runs:
+            for name, frame in (
+                ("intervals", interval_table(scenario, run.tally)),
+                ("rentals", _rentals_frame(run.result)),
+                ("agreement", pd.DataFrame([asdict(row) for row in run.agreement], columns=AGREEMENT)),
+                *_log_frames(run.result),
+            ):
+                self._append(name, pa.Table.from_pandas(frame, preserve_index=False), run.policy, run.seed)
+        for number, run in enumerate(runs):
+            _write_plans(folder / "plans" / f"{number}-{_file_name(run.policy)}", run.result)
+        from experiments.report.replay_figures import (
+            draw_replay,  # here: Matplotlib takes longer to load than most commands
+        )
+
+        return [path.name for path in draw_replay(scenario, runs, folder)]
+
+
+def _write_plans(folder: Path, run: RunSummary) -> None:
+    folder.mkdir(parents=True)
+    for time_s, plan in run.plans:
+        document = {**plan_to_dict(plan), "seconds": None}  # machine time stands in timing.json
+        name = f"{int(time_s):07d}s" if time_s == int(time_s) else f"{time_s:011.3f}s"
+        (folder / f"{name}.json").write_text(to_json(document), "utf-8")
+
+
+def _log_frames(run: RunSummary) -> list[tuple[str, pd.DataFrame]]:
+    if run.log is None:
+        return []
+    segments, events = log_frames(run.log)
+    return [("segments", segments), ("events", events)]
+
+
+def _file_name(policy: str) -> str:
+    return "".join(character if character.isalnum() or character in "+-." else "_" for character in policy)
+
+
+def _rentals_frame(run: RunSummary) -> pd.DataFrame:
+    columns = [field.name for field in fields(Rental)]
+    frame = pd.DataFrame([asdict(rental) for rental in run.rentals], columns=columns)
+    for place, name in enumerate(("model", "tier", "tensor_parallel", "pipeline_parallel")):
+        frame.insert(1 + place, name, [run.deployments[d][place] for d in frame["deployment"]])
+    return frame.drop(columns="deployment")

@@ -1,0 +1,350 @@
+"""Read a trace file of any known format. A new format is a module with a `READER` and one line in `READERS`."""
+
+import stat
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from simulator.errors import InputError
+from simulator.validation import closest
+from simulator.workload import Trace
+from traces.formats import azure, azure_lmm, burstgpt, guidellm, mooncake, servegen, vllm
+from traces.io import jsonlines, parquet, table
+from traces.io.lines import check_packed, check_utf8, head
+from traces.io.order import WINDOW_ROWS, Order, TooLate, in_order, on_clock, without_steps_back
+from traces.io.reader import HEAD_BYTES, MAX_PROBLEMS, Asked, BadRow, Block, Reader, default_source
+
+__all__ = [
+    "READERS",
+    "Format",
+    "OnBadRow",
+    "Reader",
+    "Reading",
+    "TraceRead",
+    "WholeTrace",
+    "default_source",
+    "read_chunks",
+    "read_trace",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One line of the registry."""
+
+    summary: str
+    reader: Reader
+
+
+# The first that recognises a file reads it: `jsonl` and `table` take whatever has columns of known names and come last.
+READERS: dict[str, Format] = {
+    "tokenfleet": Format("Parquet as tokenfleet writes it", parquet.READER),
+    "azure-lmm": Format("Azure multimodal trace of 2025, with images", azure_lmm.READER),
+    "azure": Format("Azure LLM inference traces of 2023 and 2024", azure.READER),
+    "burstgpt": Format("BurstGPT", burstgpt.READER),
+    "mooncake": Format("Mooncake, JSON lines with prefix hashes", mooncake.READER),
+    "servegen": Format("rates by window and token quantiles; requests are drawn", servegen.READER),
+    "vllm": Format("result of vllm bench serve --save-detailed", vllm.READER),
+    "guidellm": Format("result of GuideLLM", guidellm.READER),
+    "jsonl": Format("JSON lines, keys by their names or --map", jsonlines.READER),
+    "table": Format("CSV, TSV or Parquet, columns by their names or --map", table.READER),
+}
+
+MAPPED = ("jsonl", "table")
+"""Formats whose columns the user may name."""
+
+CHUNK_ROWS = 2**17
+"""About how many requests of a file a chunk has."""
+
+
+class OutOfOrder(InputError):
+    """A file is further out of order than can be sorted on the way; `traces.io.sorting` does it."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(problem)
+        self.path = path
+
+
+class OnBadRow(StrEnum):
+    """What to do with a row that cannot be used."""
+
+    ERROR = "error"
+    SKIP = "skip"
+    QUARANTINE = "quarantine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How files are read.
+
+    Attributes
+    ----------
+    trace_format
+        A key of `READERS`; recognised from the content if none is given.
+    columns
+        Columns by what they hold; see `traces.io.reader.Asked`. With any the format is `table`.
+    on_bad_row
+        Whether a bad row is an error, is left out and counted, or is written to a file besides.
+    strict
+        Whether a row that goes back in time is a bad row; if not, rows are sorted.
+    quarantine
+        Folder for the bad rows of each file, `NAME.bad-rows.csv`.
+    window_rows
+        How many rows are held back for sorting.
+    """
+
+    trace_format: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    on_bad_row: OnBadRow = OnBadRow.ERROR
+    strict: bool = False
+    quarantine: Path = Path()
+    window_rows: int = WINDOW_ROWS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceRead:
+    """What reading a file came to.
+
+    Attributes
+    ----------
+    format
+        Name of the format in `READERS`.
+    rows_in_file, rows_skipped
+        In nearly all formats the difference is the number of requests.
+    rows_out_of_order
+        How often a row was earlier than the one before it; they were sorted.
+    first_problems
+        What was wrong with the first skipped rows; empty if none was skipped.
+    quarantine
+        The file that the skipped rows are in, if they were written to one.
+    """
+
+    path: Path
+    format: str
+    rows_in_file: int
+    rows_skipped: int
+    rows_out_of_order: int
+    first_problems: tuple[str, ...]
+    quarantine: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeTrace(TraceRead):
+    """A file that was read into memory as a whole."""
+
+    trace: Trace
+
+
+def read_chunks(
+    path: Path,
+    reading: Reading | None = None,
+    *,
+    source: str | None = None,
+    chunk_rows: int = CHUNK_ROWS,
+    on_bad: Callable[[BadRow], None] | None = None,
+) -> Generator[Trace, None, TraceRead]:
+    """Read one trace file chunk by chunk; memory grows with the chunks, not with the file.
+
+    Parameters
+    ----------
+    source
+        Name of the file's source. If none is given: what the file states, or else `default_source(path)`.
+    chunk_rows
+        About how many rows of the file a chunk comes from.
+    on_bad
+        Gets every bad row.
+
+    Yields
+    ------
+    Trace
+        At least one good row, with the same `start` in every chunk; the sources of a chunk are the beginning of those
+        of the next.
+
+    Returns
+    -------
+    TraceRead
+        The account, as the value of the generator.
+
+    Raises
+    ------
+    InputError
+        At the end if the file has bad rows (unless they are skipped) or no good one; as soon as it is found if the file
+        cannot be read, is of no known format, or is further out of order than can be sorted on the way.
+    """
+    reading = reading or Reading()
+    account = Account(path, reading, on_bad)
+    order = Order()
+    try:
+        name, blocks = open_blocks(path, reading, source=source, chunk_rows=chunk_rows)
+        unit = READERS[name].reader.unit
+        ordered = (
+            without_steps_back(blocks, unit)
+            if reading.strict
+            else in_order(blocks, order, window_rows=reading.window_rows)
+        )
+        for block, trace in on_clock(ordered):
+            account.add(block)
+            if len(trace):
+                yield trace
+    except TooLate as late:
+        raise OutOfOrder(
+            path,
+            f"{path}: {unit} {late.number}: {late.late_s:.6g} s earlier than rows that came more than "
+            f"{reading.window_rows} rows before it; sort the file first: tokenfleet trace convert {path} --out FILE",
+        ) from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return account.closed(name, order.steps_back)
+
+
+def open_blocks(
+    path: Path, reading: Reading, *, source: str | None = None, chunk_rows: int = CHUNK_ROWS
+) -> tuple[str, Iterator[Block]]:
+    """The name of a file's format, and its blocks as they stand.
+
+    Raises
+    ------
+    InputError
+        If it is not a file that can be read, or of no known format; OSError where the system says so.
+    """
+    name = _format(path, reading)
+    return name, READERS[name].reader.blocks(path, Asked(source=source, columns=reading.columns, rows=chunk_rows))
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """What the user is told of an error of the system."""
+    if isinstance(error, IsADirectoryError):
+        return InputError(f"{path}: expected a trace file, found a directory")
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{path}: expected a trace file, found nothing of this name")
+    return InputError(f"{path}: cannot be read: {error.strerror}")
+
+
+class Account:
+    """Counts the rows of a file, good and bad.
+
+    Parameters
+    ----------
+    on_bad
+        Gets every bad row.
+    """
+
+    def __init__(self, path: Path, reading: Reading, on_bad: Callable[[BadRow], None] | None = None) -> None:
+        self._path = path
+        self._reading = reading
+        self._on_bad = on_bad
+        self._rows = self._good = self._skipped = 0
+        self._first_problems: list[str] = []
+
+    def add(self, block: Block) -> None:
+        """Count the rows of a block."""
+        self._rows += block.rows
+        self._good += len(block)
+        self._skipped += len(block.bad)
+        room = MAX_PROBLEMS - len(self._first_problems)
+        self._first_problems += [f"{self._path}: {row.problem}" for row in block.bad[:room]]
+        if self._on_bad is not None:
+            for row in block.bad:
+                self._on_bad(row)
+
+    def closed(self, name: str, steps_back: int) -> TraceRead:
+        """What it came to, of a file of the format `name`.
+
+        Raises
+        ------
+        InputError
+            If there are bad rows that may not be skipped, or no good one.
+        """
+        path, rows, skipped = self._path, self._rows, self._skipped
+        if not skipped and self._good == 0:
+            raise InputError(f"{path}: expected at least one request, found none")
+        if skipped and (self._good == 0 or self._reading.on_bad_row is OnBadRow.ERROR):
+            nothing = [f"{path}: expected at least one good row, found none"] * (self._good == 0)
+            more = skipped - len(self._first_problems)
+            rest = [f"{path}: {more} more bad rows (of {rows} rows in the file)"] * bool(more)
+            raise InputError([*nothing, *self._first_problems, *rest])
+        return TraceRead(
+            path=path,
+            format=name,
+            rows_in_file=rows,
+            rows_skipped=skipped,
+            rows_out_of_order=steps_back,
+            first_problems=tuple(self._first_problems),
+        )
+
+
+def read_trace(path: Path, reading: Reading | None = None, *, source: str | None = None) -> WholeTrace:
+    """Read one trace file into memory; see `read_chunks`.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is of no known format, has bad rows (unless they are skipped) or no good one.
+    """
+    reads: list[TraceRead] = []
+
+    def read() -> Generator[Trace, None, None]:
+        reads.append((yield from read_chunks(path, reading, source=source)))
+
+    return WholeTrace(trace=joined(list(read())), **asdict(reads[0]))
+
+
+def joined(chunks: list[Trace]) -> Trace:
+    """Successive chunks of one trace as one."""
+    last = chunks[-1]
+    return Trace(
+        sources=last.sources,
+        start=last.start,
+        arrival_s=np.concatenate([chunk.arrival_s for chunk in chunks]),
+        source=np.concatenate([chunk.source for chunk in chunks]),
+        input_tokens=np.concatenate([chunk.input_tokens for chunk in chunks]),
+        output_tokens=np.concatenate([chunk.output_tokens for chunk in chunks]),
+        extras={name: np.concatenate([chunk.extras[name] for chunk in chunks]) for name in last.extras},
+    )
+
+
+def _format(path: Path, reading: Reading) -> str:
+    """The name of the format, once the file is known to be one that can be read."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path}: expected a file that can be read twice, found a pipe or a device")
+    first_bytes = head(path, HEAD_BYTES)
+    if not first_bytes.strip(b"\r\n"):
+        check_packed(path, HEAD_BYTES)
+        raise InputError(f"{path}: line 1: expected a header, found an empty file")
+    if reading.trace_format is not None:
+        if reading.trace_format not in READERS:
+            hint = closest(reading.trace_format, READERS)
+            raise InputError(f"{path}: there is no trace format {reading.trace_format!r}; {hint}")
+        if reading.columns and reading.trace_format not in MAPPED:
+            raise InputError(f"{path}: --map is for tables: format {reading.trace_format!r} has columns of its own")
+        return reading.trace_format
+    if reading.columns:
+        return "jsonl" if first_bytes.startswith(b"{") else "table"
+    for name, entry in READERS.items():
+        if entry.reader.recognises(path, first_bytes):
+            return name
+    check_packed(path, HEAD_BYTES)
+    if first_bytes.startswith(b"PK\x03\x04"):
+        raise InputError(
+            f"{path}: expected a trace file, found a ZIP archive or a spreadsheet: unpack it, or save it as CSV"
+        )
+    check_utf8(path, first_bytes, final=False)
+    if first_bytes.lstrip().startswith(b"["):
+        raise InputError(
+            f"{path}: line 1: expected an object per line, found a JSON array: convert it with jq -c '.[]'"
+        )
+    if b"\r" in first_bytes and b"\n" not in first_bytes:
+        raise InputError(f"{path}: line 1: expected lines that end with LF or CR LF, found CR alone")
+    table.refuse_what_lacks_columns(first_bytes, path)
+    known = ", ".join(READERS)
+    header = first_bytes.partition(b"\n")[0].decode(errors="replace").removesuffix("\r")
+    found = header if len(header) <= 100 else header[:97] + "..."
+    raise InputError(
+        f"{path}: line 1: expected the beginning of a known trace format ({known}), found {found!r}; "
+        "of another table say which column is what: --map arrival_s=COLUMN --map input_tokens=COLUMN "
+        "--map output_tokens=COLUMN"
+    )
