@@ -68,7 +68,7 @@ studies: $(STAMP)
 	$(BIN)/tokenfleet study interval --out $(STUDIES)/interval
 	$(BIN)/tokenfleet study hysteresis --policy gh --policy agh --weights 0,0.25,1,4 --out $(STUDIES)/hysteresis
 	$(BIN)/tokenfleet study volatility --policy gh --policy agh --policy agh+ --policy exact --out $(STUDIES)/volatility
-	$(BIN)/python -m experiments.studies.publish $(STUDIES) docs
+	$(BIN)/python -m experiments.report.publish $(STUDIES) docs
 
 format: $(STAMP)
 	$(BIN)/ruff format .

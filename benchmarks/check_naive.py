@@ -6,14 +6,14 @@ A model that is compared in speed must do the same work. Step coefficients are w
 import numpy as np
 
 from benchmarks.naive import FloatArray, IntArray, run_naive
+from simulator.catalog.configuration import Configuration
 from simulator.delay.port import StepCost, StepTicks
 from simulator.engine import EngineSettings, Observation, ReferenceEngine, Workload
-from simulator.fleet.outcome import Outcome
 from simulator.fleet.reality import Reality
 from simulator.fleet.replicas import ReplicaOffer
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
-from simulator.planning.problem import Configuration
 from simulator.replica.disciplines import Discipline, ReplicaSpec
+from simulator.replica.outcome import Outcome
 from simulator.ticks import TICKS_PER_S, to_ticks_array
 
 TOLERANCE_S = 1e-6

@@ -35,12 +35,12 @@ sys.path[:0] = [str(ROOT)]
 from simulator.catalog import kv_capacity_tokens, load_catalog  # noqa: E402
 from simulator.delay import ConstantDelay, StepCost  # noqa: E402
 from simulator.engine import Arrivals, EngineSettings, Observation, Workload, choose_engine  # noqa: E402
+from simulator.engine.results import RunSummary  # noqa: E402
 from simulator.fleet.reality import Reality  # noqa: E402
 from simulator.fleet.replicas import ReplicaOffer  # noqa: E402
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route  # noqa: E402
 from simulator.planning.problem import Configuration  # noqa: E402
 from simulator.replica.disciplines import Discipline, ReplicaSpec  # noqa: E402
-from simulator.results import RunSummary  # noqa: E402
 from simulator.ticks import TICKS_PER_S, to_ticks_array  # noqa: E402
 
 MODEL, TIER = "llama-3.1-8b", "h100-80-fp16"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.cli.options import parse_reading, trace_files
+from experiments.options import parse_reading, trace_files
 from experiments.scenario.scenario import Scenario, load_scenario, with_changes
 from experiments.verify.draws import Draws, ScenarioDraws, TraceDraws
 from experiments.verify.guess import Guess

@@ -94,7 +94,7 @@ POLICIES: dict[str, PolicyEntry] = {
         ),
         (
             "agh+",
-            _plain("policies.heuristics.agh_plus:AghPlus"),
+            _plain("policies.exact.agh_plus:AghPlus"),
             "fleets priced by the duals of a bound: anytime, with a gap",
         ),
         ("milp", _plain("policies.milp:Milp"), "exact mixed-integer program (Pyomo, HiGHS) with bound and gap"),

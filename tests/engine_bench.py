@@ -13,17 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 import simulator.engine.base
+from simulator.catalog.configuration import Configuration
 from simulator.delay.port import StepTicks
 from simulator.engine import ENGINES, Arrivals, Engine, EngineSettings, Observation, Workload, choose_engine
-from simulator.fleet.outcome import Outcome
+from simulator.engine.results import COLUMN_TYPES, RequestTable, RunResult, RunSummary, concatenate
 from simulator.fleet.reality import OnFailure, Reality
 from simulator.fleet.replicas import DeploymentKey, ReplicaOffer
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
-from simulator.planning.problem import Configuration
 from simulator.replica.disciplines import NEVER, Discipline, ReplicaSpec
 from simulator.replica.extension import Router
+from simulator.replica.outcome import Outcome
 from simulator.replica.tokenlog import TokenLog
-from simulator.results import COLUMN_TYPES, RequestTable, RunResult, RunSummary, concatenate
 from simulator.ticks import TICKS_PER_S
 
 COLUMNS = ("outcome", "deployment", "replica", "start_tick", "first_token_tick", "finish_tick", "preemptions")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from experiments.studies.tasks import perform
 from experiments.sweep.runner import run_sweep
 from experiments.sweep.specification import Run, Sweep
 from experiments.sweep.workers import workers
@@ -18,7 +19,7 @@ def sweep_of(count=4, **more):
 
 def run(sweep, path, *, resume=True, jobs=1, say=lambda text: None):
     with workers(None, jobs) as pool:
-        return run_sweep(sweep, path, pool, resume=resume, say=say)
+        return run_sweep(sweep, path, perform, pool, resume=resume, say=say)
 
 
 def content(path):

@@ -9,11 +9,11 @@ from experiments.replay.run import workload_of
 from experiments.scenario.scenario import Scenario, load_scenario
 from experiments.verify.draws import Draw
 from experiments.verify.sample import OfType, Sample
-from simulator.fleet.outcome import Outcome
+from simulator.catalog.configuration import Configuration
+from simulator.engine.results import RequestTable
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
-from simulator.planning.problem import Configuration
 from simulator.replica.disciplines import NEVER
-from simulator.results import RequestTable
+from simulator.replica.outcome import Outcome
 from simulator.ticks import TICKS_PER_S
 from simulator.workload import Trace
 

@@ -8,7 +8,7 @@ import sys
 
 import pandas as pd
 
-from experiments.cli.options import parse_reading, trace_files
+from experiments.options import parse_reading, trace_files
 from experiments.replay.run import ReplayOptions, replay_policy, survey
 from experiments.scenario.arrivals import stand_in
 from experiments.scenario.scenario import load_scenario

@@ -23,17 +23,17 @@ from experiments.cli.check import command as check
 from experiments.cli.check_policy import findings_dict, findings_line, findings_table
 from experiments.cli.fidelity import command as fidelity
 from experiments.cli.measurements import command as measurements
-from experiments.cli.options import parse_duration_s, parse_reading, trace_files
 from experiments.cli.plan import command as plan
 from experiments.cli.report import command as report
 from experiments.cli.results import command as results
 from experiments.cli.trace import COMMANDS as TRACE_COMMANDS
+from experiments.options import parse_duration_s, parse_reading, trace_files
 from experiments.replay.run import Arriving, ReplayOptions, ReplayRun, horizon_of, replay_plan, replay_policy, survey
 from experiments.replay.store import ReplayWriter, refuse_existing, run_directory, specification, to_json
 from experiments.replay.timeline import life_dict, life_lines, read_life
-from experiments.report.calibration_notes import delay_remarks
 from experiments.report.replay_tables import replay_table, slo_table
 from experiments.scenario.arrivals import stand_in
+from experiments.scenario.calibration_notes import delay_remarks
 from experiments.scenario.functions import PARAMETERS, UserFunctions, load_functions
 from experiments.scenario.scenario import ForecastChoice, Scenario, load_scenario, with_delay_model, with_forecast
 from experiments.show.progress import (
@@ -47,7 +47,7 @@ from experiments.show.progress import (
     account_lines,
 )
 from experiments.studies import STUDIES
-from policies.checking.conformance import Status, run_checks
+from policies.conformance import Status, run_checks
 from policies.registry import make_policy
 from simulator.delay import DELAY_MODELS
 from simulator.engine import ChosenEngine, choose_engine
@@ -350,7 +350,10 @@ def replay(
                 "functions": {"step_time": step_time, "admission": admission, "router": router},
                 "token_log": token_log,
             }
-            figures = writer.finish(chosen, runs, specification(chosen, arriving.survey, names, asked))
+            writer.finish(chosen, runs, specification(chosen, arriving.survey, names, asked))
+            from experiments.report import replay_figures  # Matplotlib takes longer to load than most commands
+
+            figures = [path.name for path in replay_figures.draw_replay(chosen, runs, folder)]
     reads = arriving.survey.reads
     skipped = sum(read.rows_skipped for read in reads)
     if as_json:

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.cli.options import parse_reading, trace_files
 from experiments.measures.agreement import Agreement, agreement_table, agreement_words, mean_off
-from experiments.replay.run import ReplayOptions, horizon_of, replay_plan, survey
-from experiments.replay.task import engine_of
+from experiments.options import parse_reading, trace_files
+from experiments.replay.run import ReplayOptions, engine_of, horizon_of, replay_plan, survey
 from experiments.report.replay_tables import check_lines, verdict_lines
 from experiments.scenario.arrivals import stand_in
 from experiments.scenario.scenario import load_scenario, with_delay_model
@@ -97,7 +96,7 @@ def against(plan: Plan, scenario: str, trace: list[str], delay_model: str | None
     if delay_model is not None:
         chosen = with_delay_model(chosen, delay_model)
     arriving = survey(chosen, trace_files(trace, parse_reading()) if trace else stand_in(chosen, seed=seed))
-    engine, functions = engine_of(chosen, {})
+    engine, functions = engine_of(chosen)
     interval_s = horizon_of(arriving.survey.span_s)
     options = ReplayOptions(interval_s=interval_s, seed=seed, engine=engine, functions=functions)
     return replay_plan(chosen, arriving, plan, options).agreement

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.options import parse_reading, trace_files
+from experiments.options import parse_reading, trace_files
 from experiments.replay.controller import build_problem
 from experiments.replay.run import survey
-from experiments.report.calibration_notes import delay_remarks
 from experiments.report.replay_tables import plan_lines, plan_table
+from experiments.scenario.calibration_notes import delay_remarks
 from experiments.scenario.demand import expected_demand
 from experiments.scenario.scenario import Scenario, load_scenario, slowed, with_delay_model
 from experiments.scenario.slo import parse_percentile

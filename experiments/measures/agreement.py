@@ -22,13 +22,13 @@ from experiments.measures.load import busy_s
 from experiments.scenario.demand import SECONDS_PER_H, Arrived, Demand, demand_of_sums
 from experiments.scenario.scenario import Scenario
 from experiments.show.parts import Table
+from simulator.catalog.configuration import PairKey
 from simulator.delay import StepCost
+from simulator.engine.results import RequestTable, RunSummary
 from simulator.fleet.replicas import DeploymentKey, deployment_key
 from simulator.planning.plan import Deployment, Plan
-from simulator.planning.problem import PairKey
 from simulator.replica.disciplines import Discipline
 from simulator.replica.steady_state import TypeLoad, steady_state
-from simulator.results import RequestTable, RunSummary
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.scenario.scenario import Scenario
+from simulator.engine.results import RequestTable, RunSummary
 from simulator.fleet.replicas import DeploymentKey
 from simulator.replica.disciplines import Discipline
-from simulator.results import RequestTable, RunSummary
 
 FloatColumn = npt.NDArray[np.float64]
 

@@ -10,8 +10,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from experiments.measures.tally import Judgement, Tally
 from experiments.scenario.scenario import Scenario
-from simulator.fleet.outcome import Outcome
-from simulator.results import RequestTable, RunSummary
+from simulator.engine.results import RequestTable, RunSummary
+from simulator.replica.outcome import Outcome
 
 SECONDS_PER_H = 3600.0
 COST_PARTS = ("rental", "model_storage", "token_storage", "delay_penalty", "unmet_penalty")

@@ -11,11 +11,11 @@ from experiments.measures.quantiles import Quantiles
 from experiments.scenario.demand import ArrivedSums
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.slo import SloCount, count_slo
-from simulator.fleet.outcome import Outcome
+from simulator.catalog.configuration import Configuration
+from simulator.engine.results import RequestTable
 from simulator.fleet.reality import Reality
 from simulator.fleet.replicas import DeploymentKey
-from simulator.planning.problem import Configuration
-from simulator.results import RequestTable
+from simulator.replica.outcome import Outcome
 
 BoolColumn = npt.NDArray[np.bool_]
 FloatColumn = npt.NDArray[np.float64]

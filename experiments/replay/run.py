@@ -18,16 +18,16 @@ from experiments.measures.summary import summarise
 from experiments.measures.tally import Judgement, Tally, judge
 from experiments.replay.controller import CountingController, FixedController, PlanningController
 from experiments.scenario.demand import ArrivalCounts
-from experiments.scenario.functions import UserFunctions
+from experiments.scenario.functions import PARAMETERS, UserFunctions, load_functions
 from experiments.scenario.scenario import Scenario, Unmatched, classify
 from simulator.engine import Arrivals, ChosenEngine, EngineSettings, Workload, choose_engine
+from simulator.engine.results import RequestTable, RunSummary
 from simulator.errors import InputError
 from simulator.fleet.reality import Reality
 from simulator.fleet.replicas import DeploymentKey, replicas_by_deployment
 from simulator.fleet.world import World
 from simulator.planning.plan import Plan
 from simulator.planning.policy import Policy
-from simulator.results import RequestTable, RunSummary
 from simulator.ticks import to_ticks, to_ticks_array
 from simulator.validation import closest
 from simulator.workload import Trace
@@ -94,6 +94,23 @@ class ReplayRun:
     summary: dict[str, object]
     agreement: list[Agreement]
     machine: MachineTimes
+
+
+def engine_of(scenario: Scenario, engine: str = "compiled") -> tuple[ChosenEngine, UserFunctions]:
+    """The engine of that name, with the functions that the scenario names."""
+    places = {
+        name: None if stated is None else (stated, scenario.folder)
+        for name in PARAMETERS
+        for stated in (getattr(scenario.file.engine, name),)
+    }
+    functions = load_functions(places)
+    return choose_engine(engine, functions.given()), functions
+
+
+def engine_remarks(scenario: Scenario, engine: str = "compiled") -> list[str]:
+    """What a user has to know of the engine that will run, a line each; none if all is as asked."""
+    chosen, _ = engine_of(scenario, engine)
+    return [line for line in (chosen.warning, chosen.notice) if line]
 
 
 def horizon_of(span_s: float) -> float:

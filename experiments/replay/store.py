@@ -23,12 +23,12 @@ from experiments.measures.summary import interval_table, requests_table
 from experiments.measures.tally import Judgement
 from experiments.replay.run import BatchSink, ReplayRun
 from experiments.replay.timeline import log_frames
-from experiments.report.calibration_notes import delay_evidence
+from experiments.scenario.calibration_notes import delay_evidence
 from experiments.scenario.scenario import Scenario
 from simulator.delay import RooflineDelay
+from simulator.engine.results import BATCH_REQUESTS, Rental, RequestTable, RunSummary
 from simulator.errors import InputError
 from simulator.planning.files import plan_to_dict
-from simulator.results import BATCH_REQUESTS, Rental, RequestTable, RunSummary
 from traces.source import Survey
 
 AGREEMENT = [field.name for field in fields(Agreement)]
@@ -144,10 +144,8 @@ class ReplayWriter:
             self._files[name] = pq.ParquetWriter(path, table.schema, use_dictionary=repeating)
         self._files[name].write_table(table, row_group_size=BATCH_REQUESTS)
 
-    def finish(
-        self, scenario: Scenario, runs: Sequence[ReplayRun], run_specification: Mapping[str, object]
-    ) -> list[str]:
-        """Write everything else; return the names of the figures."""
+    def finish(self, scenario: Scenario, runs: Sequence[ReplayRun], run_specification: Mapping[str, object]) -> None:
+        """Write everything else."""
         folder = self._folder
         (folder / MARKER).write_text(to_json(run_specification), "utf-8")
         (folder / "summary.json").write_text(to_json({"runs": [run.summary for run in runs]}), "utf-8")
@@ -163,11 +161,6 @@ class ReplayWriter:
                 self._append(name, pa.Table.from_pandas(frame, preserve_index=False), run.policy, run.seed)
         for number, run in enumerate(runs):
             _write_plans(folder / "plans" / f"{number}-{_file_name(run.policy)}", run.result)
-        from experiments.report.replay_figures import (
-            draw_replay,  # here: Matplotlib takes longer to load than most commands
-        )
-
-        return [path.name for path in draw_replay(scenario, runs, folder)]
 
 
 def _write_plans(folder: Path, run: RunSummary) -> None:

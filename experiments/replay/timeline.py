@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.report.replay_tables import DASH
+from experiments.show.parts import DASH
 from simulator.errors import InputError
-from simulator.fleet.outcome import Outcome
+from simulator.replica.outcome import Outcome
 from simulator.replica.tokenlog import EVENT_COLUMNS, SEGMENT_COLUMNS, IntColumn, LifeEvent, TokenLog
 from simulator.ticks import TICKS_PER_S, to_seconds, to_ticks
 

@@ -16,34 +16,7 @@ from experiments.measures.load import replicas_ready
 from experiments.measures.summary import COST_PARTS, cost_by_interval, gpus_by_tier, interval_edges, interval_table
 from experiments.replay.run import ReplayRun
 from experiments.scenario.scenario import Scenario
-
-POLICY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
-LINE_STYLES = ("-", "--", "-.", ":")
-TIER_COLOURS = (
-    "#4477AA",
-    "#EE6677",
-    "#228833",
-    "#CCBB44",
-    "#66CCEE",
-    "#AA3377",
-    "#BBBBBB",
-    "#882255",
-    "#44AA99",
-    "#999933",
-)
-CLOCK_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
-METADATA = {"Software": None, "Creation Time": None}  # the same picture, the same bytes
-STYLE: dict[str, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "figure.dpi": 130,
-}
+from experiments.show.style import CLOCK_UNITS, LINE_STYLES, METADATA, POLICY_COLOURS, STYLE, TIER_COLOURS
 
 
 def _save(path: Path, draw: Callable[[], Figure]) -> None:

@@ -8,12 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.scenario.slo import MEASURES
+from experiments.show.parts import DASH
 from policies.checking.certificate import Verdict
 from policies.checking.plan import CheckReport
 from policies.checking.proof import Effort
 from simulator.planning.plan import Plan, describe
-
-DASH = "-"
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from experiments.scenario.slo import PercentileSlo, parse_slos
 from simulator.catalog import Catalog, candidate_configurations, kv_capacity_tokens, load_catalog
+from simulator.catalog.configuration import Configuration
 from simulator.delay import DELAY_MODELS, DelayModel, SlowedDelay, StepCost
 from simulator.errors import InputError
 from simulator.fleet.balancer import BALANCERS
@@ -22,7 +23,7 @@ from simulator.fleet.replicas import DeploymentKey
 from simulator.planning.files import read_bytes
 from simulator.planning.plan import describe
 from simulator.planning.policy import StoppingRule
-from simulator.planning.problem import CapacityRows, Configuration
+from simulator.planning.problem import CapacityRows
 from simulator.replica.disciplines import Discipline
 from simulator.validation import StrictModel, closest, input_error
 from simulator.workload import Trace

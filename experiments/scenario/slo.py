@@ -12,8 +12,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from simulator.engine.results import RequestTable
 from simulator.errors import InputError
-from simulator.results import RequestTable
 
 BoolColumn = npt.NDArray[np.bool_]
 

@@ -12,9 +12,9 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Outline
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from experiments.report.replay_figures import METADATA, STYLE
 from experiments.show.colours import PARTS, group_colours, part_colours
 from experiments.show.parts import AreaChart, BarChart, Chart, FlowChart, LineChart, Values
+from experiments.show.style import METADATA, STYLE
 
 GAP = 0.04  # between the nodes of a column, of its height
 NODE_WIDTH = 0.03

@@ -7,6 +7,8 @@ policy has one colour on a whole page.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+DASH = "-"  # in a table: nothing is known
+
 Values = Sequence[float | None]  # None: nothing is known there; the line has a gap
 
 

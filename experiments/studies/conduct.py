@@ -14,6 +14,7 @@ import typer
 from experiments.show.progress import Terminal
 from experiments.show.terminal import rich_table
 from experiments.studies.port import View
+from experiments.studies.tasks import perform
 from experiments.studies.view import seeds_note
 from experiments.sweep.folder import TIMING, read_marker
 from experiments.sweep.runner import SweepEnd, run_sweep
@@ -127,7 +128,7 @@ def conduct(
         else:
             folder = out_dir
         pool = stack.enter_context(workers(cluster, jobs))
-        end = run_sweep(sweep, folder, pool, resume=resume, say=terminal.note)
+        end = run_sweep(sweep, folder, perform, pool, resume=resume, say=terminal.note)
         frame, timing = end.table.to_pandas(), pd.read_parquet(folder / TIMING)
         if as_json:
             terminal.print_json(_as_json(study, options, end))

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.cli.options import parse_duration_s, parse_factors, parse_numbers
+from experiments.options import parse_duration_s, parse_factors, parse_numbers
 from experiments.scenario.scenario import load_scenario
 from experiments.show.parts import Line, LineChart, Section, Table
 from experiments.show.progress import ScenarioOption, Terminal

@@ -6,12 +6,11 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.cli.options import parse_duration_s, parse_numbers, parse_reading, trace_files
-from experiments.replay.run import survey
-from experiments.replay.task import engine_remarks
+from experiments.options import parse_duration_s, parse_numbers, parse_reading, trace_files
+from experiments.replay.run import engine_remarks, survey
 from experiments.scenario.scenario import Scenario, load_scenario
 from experiments.scenario.slo import parse_percentile, percentile_name
-from experiments.show.parts import Line, LineChart, Section, Table
+from experiments.show.parts import DASH, Line, LineChart, Section, Table
 from experiments.show.progress import ScenarioOption, Terminal
 from experiments.studies.conduct import (
     ClusterOption,
@@ -24,7 +23,7 @@ from experiments.studies.conduct import (
     refuse_other_folder,
 )
 from experiments.studies.tasks.headroom import CONVERSATION, STEP, configuration_of
-from experiments.studies.view import DASH, cell, curve, estimate, mean_of, options_of, rows_where, values_of
+from experiments.studies.view import cell, curve, estimate, mean_of, options_of, rows_where, values_of
 from experiments.sweep.specification import Run
 from experiments.verify.loop import LITTLE
 from simulator.errors import InputError

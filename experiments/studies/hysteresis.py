@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.cli.options import parse_numbers
+from experiments.options import parse_numbers
 from experiments.show.parts import Line, LineChart, Section, Table
 from experiments.show.progress import ProblemOption, ScenarioOption, Terminal
 from experiments.studies.conduct import (

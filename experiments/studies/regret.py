@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.cli.options import parse_duration_s
+from experiments.options import parse_duration_s
 from experiments.scenario.scenario import load_scenario
 from experiments.show.parts import BarChart, Section, Table
 from experiments.show.progress import ScenarioOption, Terminal

@@ -5,9 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.cli.options import parse_reading, trace_files
-from experiments.replay.run import survey
-from experiments.replay.task import engine_remarks
+from experiments.options import parse_reading, trace_files
+from experiments.replay.run import engine_remarks, survey
 from experiments.scenario.scenario import load_scenario
 from experiments.show.progress import Terminal
 from experiments.studies.view import cell
@@ -21,7 +20,7 @@ def arrivals(
     duration_s: float | None,
     rate_factor: float | None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Parameters of a replay that say what arrives (`experiments.replay.task`), and the files that it reads.
+    """Parameters of a replay that say what arrives (`experiments.studies.tasks.replay`), and the files that it reads.
 
     Raises
     ------

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.cli.options import parse_duration_s, parse_factors, parse_reading, trace_files
-from experiments.replay.run import survey
-from experiments.replay.task import engine_remarks
-from experiments.report.calibration_notes import delay_remarks
+from experiments.options import parse_duration_s, parse_factors, parse_reading, trace_files
+from experiments.replay.run import engine_remarks, survey
+from experiments.scenario.calibration_notes import delay_remarks
 from experiments.scenario.scenario import EXPECTED, load_scenario, with_delay_model
 from experiments.show.parts import LineChart, Section, Table
 from experiments.show.progress import ProblemOption, ScenarioOption, Terminal

@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from experiments.show.parts import Line, Table
+from experiments.show.parts import DASH, Line, Table
 from simulator.rng import stream
 
-DASH = "-"
 LEVEL = 0.95
 RESAMPLES = 2000
 

@@ -2,20 +2,23 @@
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from experiments.show.progress import Interrupted
-from experiments.studies.tasks import perform
 from experiments.sweep.folder import Finished, SweepFolder
+from experiments.sweep.outcome import Outcome
 from experiments.sweep.specification import Run, Sweep, code_version
 from experiments.sweep.workers import Workers
 from simulator.errors import RunError, TokenfleetError
 
+Perform = Callable[[str, Mapping[str, Any]], Outcome]
+"""Runs a task by its name; a function of a module, so that workers find it."""
 Say = Callable[[str], None]
 OTHER_CODE = "its worker has another version of tokenfleet or of its packages"
 DIED = "its worker died: killed, out of memory, or crashed"
@@ -40,7 +43,7 @@ class SweepEnd:
     skipped: int
 
 
-def perform_run(place: int, task: str, parameters: dict[str, Any], code: str) -> Ended:
+def perform_run(perform: Perform, place: int, task: str, parameters: dict[str, Any], code: str) -> Ended:
     """One run, in a worker: whatever goes wrong comes back as a word."""
     if code_version() != code:
         return Ended(place=place, error=OTHER_CODE)
@@ -55,7 +58,7 @@ def perform_run(place: int, task: str, parameters: dict[str, Any], code: str) ->
     return Ended(place=place, finished=Finished(rows=outcome.rows, seconds=seconds, machine=outcome.machine))
 
 
-def run_sweep(sweep: Sweep, path: Path, workers: Workers, *, resume: bool, say: Say) -> SweepEnd:
+def run_sweep(sweep: Sweep, path: Path, perform: Perform, workers: Workers, *, resume: bool, say: Say) -> SweepEnd:
     """Run what is not finished, then write the results.
 
     Parameters
@@ -81,7 +84,7 @@ def run_sweep(sweep: Sweep, path: Path, workers: Workers, *, resume: bool, say: 
     failures: list[tuple[int, dict[str, str]]] = []
     clock = _Clock(len(first), skipped)
     try:
-        for ended in _all_of(sweep, left, workers, say):
+        for ended in _all_of(sweep, left, perform, workers, say):
             label = sweep.runs[ended.place].label
             if ended.finished is None:
                 failures.append((ended.place, {"label": label, "error": ended.error, "details": ended.details}))
@@ -114,7 +117,7 @@ class _Clock:
         return f", {minutes}:{seconds:02d} left" if self.done < self._total else ""
 
 
-def _all_of(sweep: Sweep, places: Sequence[int], workers: Workers, say: Say) -> Iterator[Ended]:
+def _all_of(sweep: Sweep, places: Sequence[int], perform: Perform, workers: Workers, say: Say) -> Iterator[Ended]:
     """How each run ended. Runs that were with the workers when one died are tried again alone, to tell which it was."""
     code = code_version()
     left = dict.fromkeys(places)
@@ -122,7 +125,7 @@ def _all_of(sweep: Sweep, places: Sequence[int], workers: Workers, say: Say) -> 
     while left:
         given: list[int] = []
         try:
-            for ended in workers(perform_run, _calls(sweep, list(left), code, given)):
+            for ended in workers(partial(perform_run, perform), _calls(sweep, list(left), code, given)):
                 left.pop(ended.place, None)
                 yield ended
         except TokenfleetError:
@@ -137,7 +140,7 @@ def _all_of(sweep: Sweep, places: Sequence[int], workers: Workers, say: Say) -> 
                 left.pop(place)
     for place in suspects:
         try:
-            yield from workers(perform_run, _calls(sweep, [place], code, []))
+            yield from workers(partial(perform_run, perform), _calls(sweep, [place], code, []))
         except TokenfleetError:
             raise
         except Exception:

@@ -11,15 +11,14 @@ import numpy.typing as npt
 
 from experiments.measures.agreement import expected
 from experiments.measures.tally import Judgement
-from experiments.replay.run import ReplayOptions, replay_policy, survey
-from experiments.replay.task import engine_of
+from experiments.replay.run import ReplayOptions, engine_of, replay_policy, survey
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.slo import ROUNDING, beyond, count_slo, percentile_name
 from experiments.verify.draws import Draws
 from experiments.verify.loop import LITTLE, Search, Tried
 from policies.registry import make_policy
+from simulator.engine.results import RequestTable
 from simulator.fleet.replicas import deployment_key
-from simulator.results import RequestTable
 
 SECONDS_PER_H = 3600.0
 INTERVALS_S = (300.0, 60.0)
@@ -69,7 +68,7 @@ def alternatives(scenario: Scenario, draws: Draws, search: Search, seed: int) ->
 
 def _replanned(scenario: Scenario, draws: Draws, search: Search, seed: int) -> list[Alternative]:
     found = []
-    chosen, functions = engine_of(scenario, {})
+    chosen, functions = engine_of(scenario)
     arriving = survey(scenario, draws.learning_source)
     for interval_s in INTERVALS_S:
         late, of = np.zeros((2, sum(map(len, search.slos))))

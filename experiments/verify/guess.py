@@ -27,10 +27,10 @@ from scipy.special import ndtri
 
 from experiments.scenario.scenario import Scenario
 from experiments.verify.sample import OfType, Sample
+from simulator.catalog.configuration import Configuration
 from simulator.delay import StepCost
 from simulator.fleet.replicas import deployment_key
 from simulator.planning.batching_rows import RESIDUAL_STEPS
-from simulator.planning.problem import Configuration
 
 FloatArray = npt.NDArray[np.float64]
 

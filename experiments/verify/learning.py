@@ -21,9 +21,9 @@ from experiments.scenario.scenario import Scenario
 from experiments.scenario.slo import ROUNDING, PercentileSlo, beyond
 from experiments.verify.guess import window_of
 from experiments.verify.sample import Sample
+from simulator.engine.results import RequestTable
 from simulator.fleet.replicas import DeploymentKey, deployment_key
 from simulator.planning.plan import Plan
-from simulator.results import RequestTable
 
 FloatArray = npt.NDArray[np.float64]
 

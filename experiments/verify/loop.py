@@ -33,11 +33,12 @@ from experiments.verify.moves import MOST_STRAIN, Candidate, even_routing, large
 from experiments.verify.sample import Sample
 from experiments.verify.trial import Bench, Trial
 from policies.checking.checked_plan import judged_plan
+from simulator.catalog.configuration import Configuration
 from simulator.errors import InfeasibleError
 from simulator.fleet.replicas import DeploymentKey, deployment_key, replicas_by_deployment
 from simulator.planning.plan import Plan, plan_arrays
 from simulator.planning.policy import Policy
-from simulator.planning.problem import Configuration, PlanningProblem
+from simulator.planning.problem import PlanningProblem
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from experiments.replay.controller import FixedController
-from experiments.replay.run import reality_of, world_of
-from experiments.replay.task import engine_of
+from experiments.replay.run import engine_of, reality_of, world_of
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.slo import PercentileSlo, SloCount, count_slo, requests_needed
 from experiments.verify.draws import Draw
 from simulator.engine import EngineSettings
+from simulator.engine.results import RunResult
 from simulator.fleet.replicas import replicas_by_deployment
 from simulator.planning.plan import Plan
-from simulator.results import RunResult
 
 SECONDS_PER_H = 3600.0
 
@@ -75,7 +74,7 @@ class Bench:
 
     def __init__(self, scenario: Scenario, slos: Sequence[Sequence[PercentileSlo]], guard: float) -> None:
         self._scenario, self._slos, self._guard = scenario, slos, guard
-        self._chosen, functions = engine_of(scenario, {})
+        self._chosen, functions = engine_of(scenario)
         self._reality = reality_of(scenario)
         self._world = world_of(scenario, self._reality, functions)
         self._balancer = functions.router or scenario.file.engine.balancer

@@ -9,9 +9,10 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass
 
+from simulator.catalog.configuration import PairKey
 from simulator.errors import InputError
 from simulator.planning.plan import Deployment, Plan, describe, duplicate_pairs
-from simulator.planning.problem import CapacityRows, PairKey, PlanningProblem
+from simulator.planning.problem import CapacityRows, PlanningProblem
 
 TOLERANCE = 1e-6  # relative to the limit (absolute for limits below one): what MILP solvers call feasible
 

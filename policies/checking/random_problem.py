@@ -6,16 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.planning.paper_rows import paper_problem
-from simulator.planning.problem import (
-    CapacityRows,
-    Configuration,
-    FloatArray,
-    ModelSize,
-    PlanningProblem,
-    QueryType,
-    TierSize,
-)
+from simulator.planning.problem import CapacityRows, FloatArray, PlanningProblem, QueryType
 from simulator.rng import stream
 
 TPOT_TARGETS_S = (0.03, 0.06)  # of problems with operating points

@@ -18,9 +18,9 @@ from functools import partial
 
 import numpy as np
 
-from policies.checking.infeasible import explain, over_cap
 from policies.heuristics.dominance import useful_replicas
 from policies.heuristics.greedy import Greedy, falling_rate, name_with_switches
+from policies.heuristics.infeasible import explain, over_cap
 from policies.heuristics.moving import Moving, fleet_in_force
 from policies.heuristics.placement import SHARE_TOLERANCE, Placement
 from policies.heuristics.routing import route_deployments

@@ -16,11 +16,11 @@ import highspy
 import numpy as np
 from scipy import sparse
 
-from policies.checking.infeasible import explain, over_cap
 from policies.heuristics.adaptive import Agh
 from policies.heuristics.coverage import largest_share
 from policies.heuristics.dominance import dominated, useful_replicas
 from policies.heuristics.greedy import keeps_limits
+from policies.heuristics.infeasible import explain, over_cap
 from policies.heuristics.routing import route, route_deployments
 from policies.highs import new_solver
 from simulator.errors import InfeasibleError, RunError

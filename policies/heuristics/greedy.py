@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.checking.infeasible import explain, over_cap
+from policies.heuristics.infeasible import explain, over_cap
 from policies.heuristics.moving import Moving, fleet_in_force
 from policies.heuristics.placement import NONE, SHARE_TOLERANCE, Moves, Placement, within
 from simulator.errors import InfeasibleError

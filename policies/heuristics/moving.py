@@ -16,8 +16,9 @@ from typing import Self
 
 import numpy as np
 
+from simulator.catalog.configuration import Configuration
 from simulator.planning.plan import Plan
-from simulator.planning.problem import Configuration, FloatArray, IntArray, PlanningProblem
+from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
 
 SECONDS_PER_H = 3600.0
 

@@ -6,10 +6,10 @@ from importlib import resources
 from pathlib import Path
 
 from simulator.catalog.calibration import ServingEngine, with_calibrations
+from simulator.catalog.configuration import ModelSize, TierSize
 from simulator.catalog.reader import Blocks, read_blocks
 from simulator.catalog.values import Gpu, LlmModel, Precision, Source, SourceKind, StatedValue, Tier
 from simulator.errors import InputError
-from simulator.planning.problem import ModelSize, TierSize
 from simulator.validation import closest
 
 SHIPPED = ("gpus.toml", "models.toml", "calibrations.toml", "engines.toml")

@@ -8,9 +8,9 @@ what is left after activations, CUDA graphs and fragmentation.
 from collections.abc import Sequence
 
 from simulator.catalog.catalog import Catalog
+from simulator.catalog.configuration import Configuration
 from simulator.catalog.values import LlmModel, Tier
 from simulator.errors import InputError
-from simulator.planning.problem import Configuration
 
 MEMORY_UTILISATION = 0.9  # default of vLLM's `gpu_memory_utilization`, and the rule of the base problem
 BYTES_PER_GB = 1e9

@@ -29,8 +29,8 @@ from simulator.engine.port import (
     Sink,
     Workload,
 )
+from simulator.engine.results import Rental, RequestTable, RunResult, RunSummary, concatenate
 from simulator.errors import InputError
-from simulator.fleet.outcome import Outcome
 from simulator.fleet.reality import OnFailure, Reality
 from simulator.fleet.replicas import (
     DeploymentKey,
@@ -42,8 +42,8 @@ from simulator.fleet.replicas import (
 )
 from simulator.planning.plan import Plan
 from simulator.replica.disciplines import ReplicaSpec, Service
+from simulator.replica.outcome import Outcome
 from simulator.replica.tokenlog import TokenLog
-from simulator.results import Rental, RequestTable, RunResult, RunSummary, concatenate
 from simulator.rng import draw_key, stream
 from simulator.ticks import MAX_TICKS, TICKS_PER_S, to_ticks
 

@@ -18,15 +18,15 @@ import simpy
 
 from simulator.engine.base import Engine, TickEnvironment
 from simulator.engine.port import Observation, Priority, Workload
+from simulator.engine.results import BATCH_REQUESTS, COLUMN_TYPES, RequestTable
 from simulator.errors import InputError, RunError
 from simulator.fleet.balancer import balancer_of
-from simulator.fleet.outcome import Outcome
 from simulator.fleet.replicas import RentedReplica, ReplicaState
 from simulator.replica import kernel
 from simulator.replica.disciplines import NEVER, Discipline, ReplicaSpec
 from simulator.replica.extension import address_of_admission, address_of_router, address_of_step_time, ask_admission
+from simulator.replica.outcome import Outcome
 from simulator.replica.tokenlog import EVENT_COLUMNS, SEGMENT_COLUMNS, TokenLog
-from simulator.results import BATCH_REQUESTS, COLUMN_TYPES, RequestTable
 from simulator.rng import draws
 
 MAX_REQUESTS = 2**31 - 1

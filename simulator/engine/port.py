@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from simulator.engine.results import RequestTable
 from simulator.planning.plan import Plan
 from simulator.replica.extension import Router
-from simulator.results import RequestTable
 
 IntColumn = npt.NDArray[np.int64]
 
@@ -129,4 +129,4 @@ class EngineSettings:
 
 
 Sink = Callable[[RequestTable], None]
-"""Takes requests that have left, `simulator.results.BATCH_REQUESTS` at a time, in the order of arrival."""
+"""Takes requests that have left, `simulator.engine.results.BATCH_REQUESTS` at a time, in the order of arrival."""

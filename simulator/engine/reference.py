@@ -8,12 +8,12 @@ import simpy
 
 from simulator.engine.base import Engine
 from simulator.engine.port import Observation, Priority
+from simulator.engine.results import BATCH_REQUESTS, RequestTable
 from simulator.fleet.balancer import balancer_of
-from simulator.fleet.outcome import Outcome
 from simulator.fleet.replicas import RentedReplica, ReplicaState
 from simulator.replica.disciplines import DISCIPLINES, NEVER, Replica, ReplicaSpec, RequestBook, Service
+from simulator.replica.outcome import Outcome
 from simulator.replica.tokenlog import Recorder, TokenLog
-from simulator.results import BATCH_REQUESTS, RequestTable
 from simulator.rng import draws
 
 

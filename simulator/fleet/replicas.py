@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import accumulate
 
+from simulator.catalog.configuration import Configuration
 from simulator.errors import RunError
 from simulator.planning.plan import Plan
-from simulator.planning.problem import Configuration
 from simulator.replica.disciplines import ReplicaSpec, Service
 
 DeploymentKey = tuple[str, str, int, int]  # model, tier, tensor parallel, pipeline parallel

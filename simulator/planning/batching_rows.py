@@ -30,9 +30,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from simulator.catalog import Catalog, kv_capacity_tokens, model_size, tier_size
+from simulator.catalog.configuration import Configuration
 from simulator.delay import DelayModel
 from simulator.errors import InputError
-from simulator.planning.problem import BoolArray, CapacityRows, Configuration, FloatArray, PlanningProblem, QueryType
+from simulator.planning.problem import BoolArray, CapacityRows, FloatArray, PlanningProblem, QueryType
 
 SECONDS_PER_H = 3600.0
 RESIDUAL_STEPS = 0.5  # mean wait for the running step to end

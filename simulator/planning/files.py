@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
+from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.errors import InputError
 from simulator.planning.paper_rows import paper_problem
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
-from simulator.planning.problem import Configuration, ModelSize, PlanningProblem, QueryType, TierSize
+from simulator.planning.problem import PlanningProblem, QueryType
 from simulator.validation import StrictModel, input_error
 
 # Strict: Pydantic would take "5" and true for numbers. An integer is a good float all the same.

@@ -4,15 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from simulator.planning.problem import (
-    CapacityRows,
-    Configuration,
-    FloatArray,
-    ModelSize,
-    PlanningProblem,
-    QueryType,
-    TierSize,
-)
+from simulator.catalog.configuration import Configuration, ModelSize, TierSize
+from simulator.planning.problem import CapacityRows, FloatArray, PlanningProblem, QueryType
 
 SECONDS_PER_H = 3600.0
 GB_PER_MB = 1e-3

@@ -6,8 +6,9 @@ from enum import StrEnum
 
 import numpy as np
 
+from simulator.catalog.configuration import Configuration, ConfigurationKey, PairKey
 from simulator.errors import InputError
-from simulator.planning.problem import Configuration, ConfigurationKey, FloatArray, IntArray, PairKey, PlanningProblem
+from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
 
 SHARE_EPSILON = 1e-9  # shares below this are solver noise and are not written into a plan
 

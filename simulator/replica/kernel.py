@@ -32,9 +32,9 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from simulator.fleet.outcome import Outcome
 from simulator.replica.disciplines import NEVER as NEVER_TICK
 from simulator.replica.extension import RAISED as ADMISSION_RAISED
+from simulator.replica.outcome import Outcome
 from simulator.replica.tokenlog import BETWEEN_STEPS, LifeEvent
 from simulator.rng import GOLDEN_GAMMA, MIX_1, MIX_2, UNIT
 from simulator.ticks import TICKS_PER_S

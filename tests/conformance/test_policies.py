@@ -12,15 +12,16 @@ import pytest
 from pyomo.contrib.solver.common.results import SolutionStatus, TerminationCondition
 
 from policies.checking.certificate import verify
-from policies.checking.conformance import CHECKS, Status, run_checks
 from policies.checking.plan import check
+from policies.conformance import CHECKS, Status, run_checks
 from policies.registry import POLICIES, make_policy
+from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.errors import InfeasibleError
 from simulator.planning.files import plan_to_dict, read_plan, read_problem, write_plan
 from simulator.planning.paper_rows import paper_problem
 from simulator.planning.plan import Plan, PlanStatus
 from simulator.planning.policy import StoppingRule
-from simulator.planning.problem import Configuration, ModelSize, QueryType, TierSize
+from simulator.planning.problem import QueryType
 
 HEURISTICS = [*(name for name in POLICIES if name not in ("agh+", "milp", "exact", "static")), "static[gh]"]
 ABLATIONS = [

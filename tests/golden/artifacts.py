@@ -40,6 +40,7 @@ SMALL_STUDIES = {
     "hysteresis": ["--policy", "gh", "--weights", "0,1", "--duration", "15m"],
 }
 REPLAY = ["replay", "trace.parquet", "--interval", "2m", "--policy"]
+COUNTS = "select policy, count(*) as n from requests group by all order by 1"
 PAPER = ["--scenario", "paper-base"]
 COMMANDS = {
     "trace": ["trace", "synth", "--profile", "azure-2023", "--duration", "10m", "--out", "trace.parquet"],
@@ -49,7 +50,13 @@ COMMANDS = {
     "replay-static": [*REPLAY, "static[gh]", "--scenario", "static.toml", "--out", "static", "--json"],
     "replay-roofline": [*REPLAY, "agh+", "--delay-model", "roofline", "--out", "roofline", "--json"],
     "report": ["report", "replay", "--markdown", "replay.md", "--out", "replay.html"],
-    "results": ["results", "replay", "--sql", "select policy, count(*) as n from requests group by all order by 1", "--json"],
+    "results": [
+        "results",
+        "replay",
+        "--sql",
+        COUNTS,
+        "--json",
+    ],
     "plan": ["plan", *PAPER, "--policy", "exact", "--out", "plan.json", "--certificate", "proof.json.gz", "--json"],
     "plan-robust": ["plan", *PAPER, "--policy", "robust[mean:gh]", "--json"],
     "plan-replayed": ["replay", "trace.parquet", "--plan", "replay/plans/0-gh/0000000s.json", "--json"],

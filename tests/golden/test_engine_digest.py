@@ -8,7 +8,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from simulator.fleet.outcome import Outcome
+from simulator.replica.outcome import Outcome
 from tests.engine_bench import COLUMNS, batching, offer, plan, rentals, run, static
 
 SIZE = 400

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import Phase, given, settings
 
 from policies.milp.model import build_model, covers_of, usable_configurations
+from simulator.catalog.configuration import Configuration, ModelSize
 from simulator.planning.paper_rows import paper_problem
-from simulator.planning.problem import Configuration, ModelSize
 from tests.golden.test_milp_model import CHAT, CODE, TIER, as_text
 from tests.property.test_planners_exhaustive import problems
 

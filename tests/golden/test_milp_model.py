@@ -15,11 +15,12 @@ from policies.heuristics.dominance import undominated
 from policies.heuristics.routing import route
 from policies.milp.model import build_model, covers_of, set_values
 from policies.registry import make_policy
+from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.planning.files import read_problem
 from simulator.planning.paper_rows import paper_problem
 from simulator.planning.plan import plan_arrays, plan_cost_usd
 from simulator.planning.policy import StoppingRule
-from simulator.planning.problem import Configuration, ModelSize, QueryType, TierSize
+from simulator.planning.problem import QueryType
 
 CHAT = QueryType(
     name="chat",

@@ -23,7 +23,8 @@ from policies.checking.certificate import (
     _Universe,
     verify,
 )
-from simulator.planning.problem import CapacityRows, Configuration, ModelSize, PlanningProblem, QueryType, TierSize
+from simulator.catalog.configuration import Configuration, ModelSize, TierSize
+from simulator.planning.problem import CapacityRows, PlanningProblem, QueryType
 from tests.property.test_planners_exhaustive import placements, problems, routed_cost_usd
 
 STEPS = 250  # of a climb

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from policies.heuristics.coverage import largest_share
 from policies.heuristics.dominance import dominated, undominated, useful_replicas
 from policies.heuristics.routing import route
+from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.planning.plan import plan_cost_usd
-from simulator.planning.problem import CapacityRows, Configuration, ModelSize, PlanningProblem, QueryType, TierSize
+from simulator.planning.problem import CapacityRows, PlanningProblem, QueryType
 
 MAX_REPLICAS = 3
 

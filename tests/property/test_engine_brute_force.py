@@ -8,9 +8,9 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from simulator.fleet.balancer import BALANCERS
-from simulator.fleet.outcome import Outcome
 from simulator.fleet.reality import OnFailure, Reality
 from simulator.replica.disciplines import NEVER, Discipline
+from simulator.replica.outcome import Outcome
 from simulator.rng import draw_key, draws
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import Request, batching, column, fits, offer, outcomes, plan, run, serve, static, ticks

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from simulator.engine import choose_engine
 from simulator.fleet.balancer import BALANCERS
-from simulator.fleet.outcome import Outcome
 from simulator.fleet.reality import OnFailure, Reality
 from simulator.fleet.replicas import ReplicaState
 from simulator.replica.disciplines import Discipline
+from simulator.replica.outcome import Outcome
 from simulator.ticks import MAX_TICKS, TICKS_PER_S
 from tests.engine_bench import LONG, Bench, agreed, batching, offer, plan, static
 

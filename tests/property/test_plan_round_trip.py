@@ -6,9 +6,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.catalog.configuration import Configuration
 from simulator.planning.files import read_plan, write_plan
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
-from simulator.planning.problem import Configuration
 
 NAMES = st.text(max_size=8)
 MONEY = st.floats(allow_nan=False, allow_infinity=False)

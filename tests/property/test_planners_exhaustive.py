@@ -13,11 +13,12 @@ from policies.checking.certificate import verify
 from policies.checking.plan import check
 from policies.heuristics.routing import route
 from policies.registry import make_policy
+from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.errors import InfeasibleError
 from simulator.planning.paper_rows import paper_problem
 from simulator.planning.plan import PlanStatus, plan_cost_usd
 from simulator.planning.policy import StoppingRule
-from simulator.planning.problem import CapacityRows, Configuration, ModelSize, PlanningProblem, QueryType, TierSize
+from simulator.planning.problem import CapacityRows, PlanningProblem, QueryType
 
 MAX_REPLICAS = 2
 HEURISTICS = ("gh", "gh[-m1]", "agh", "agh[-m3,-local]")

@@ -12,9 +12,9 @@ from experiments.measures.summary import requests_table
 from experiments.measures.tally import Judgement
 from experiments.replay.timeline import StageKind, life_dict, life_lines, log_frames, rebuild_life
 from simulator.engine import ENGINES
-from simulator.fleet.outcome import Outcome
 from simulator.fleet.reality import OnFailure, Reality
 from simulator.replica.disciplines import NEVER, Discipline
+from simulator.replica.outcome import Outcome
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import LONG, Bench, batching, offer, plan, static
 

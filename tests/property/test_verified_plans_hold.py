@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom
 
 from benchmarks.verified import small
-from experiments.cli.options import parse_reading, trace_files
+from experiments.options import parse_reading, trace_files
 from experiments.scenario.scenario import load_scenario, with_changes
 from experiments.verify.acceptance import CONFIDENCE
 from experiments.verify.draws import ScenarioDraws, TraceDraws, refuse_short

@@ -11,13 +11,14 @@ import pytest
 
 from experiments.replay.controller import FixedController
 from simulator.catalog import load_catalog
+from simulator.catalog.configuration import Configuration
 from simulator.delay import ConstantDelay
 from simulator.engine import EngineSettings, Workload, choose_engine
 from simulator.fleet.reality import Reality
 from simulator.fleet.world import World
 from simulator.planning.batching_rows import BatchingType, batching_problem
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
-from simulator.planning.problem import Configuration, QueryType
+from simulator.planning.problem import QueryType
 from simulator.replica.disciplines import Discipline
 from simulator.ticks import TICKS_PER_S, to_ticks_array
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from simulator.engine import Arrivals, EngineSettings, Workload, choose_engine
-from simulator.fleet.outcome import Outcome
+from simulator.engine.results import BATCH_REQUESTS, concatenate
 from simulator.fleet.reality import Reality
-from simulator.results import BATCH_REQUESTS, concatenate
+from simulator.replica.outcome import Outcome
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import LONG, Script, Story, batching, hold_together, offer, plan, seconds, static
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from simulator.catalog import load_catalog
+from simulator.catalog.configuration import Configuration
 from simulator.delay import ConstantDelay
 from simulator.engine import EngineSettings, Workload, choose_engine
-from simulator.fleet.outcome import Outcome
+from simulator.engine.results import concatenate
 from simulator.fleet.reality import OnFailure, Reality
 from simulator.fleet.world import World
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
-from simulator.planning.problem import Configuration
 from simulator.replica.disciplines import Discipline
-from simulator.results import concatenate
+from simulator.replica.outcome import Outcome
 from simulator.ticks import to_ticks_array
 from simulator.workload import merge_traces
 from tests.engine_bench import Script, Story, hold_together

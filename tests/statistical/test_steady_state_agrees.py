@@ -14,12 +14,12 @@ import pytest
 
 from experiments.replay.controller import FixedController
 from simulator.catalog import load_catalog
+from simulator.catalog.configuration import Configuration
 from simulator.delay import ConstantDelay
 from simulator.engine import EngineSettings, Workload, choose_engine
 from simulator.fleet.reality import Reality
 from simulator.fleet.world import World
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
-from simulator.planning.problem import Configuration
 from simulator.replica.disciplines import Discipline
 from simulator.replica.steady_state import TypeLoad, steady_state
 from simulator.ticks import to_ticks_array

@@ -61,7 +61,7 @@ CHUNK_ROWS = 2**17
 
 
 class OutOfOrder(InputError):
-    """A file is further out of order than can be sorted on the way; `traces.io.sorting` does it."""
+    """A file is further out of order than can be sorted on the way; `traces.sorting` does it."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(problem)

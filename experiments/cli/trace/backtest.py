@@ -11,8 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from experiments.cli.options import parse_duration_s, parse_reading
 from experiments.cli.trace.inputs import survey_input, trace_input
+from experiments.options import parse_duration_s, parse_reading
 from experiments.replay.store import MARKER, refuse_existing, run_directory, to_json, versions
 from experiments.show.progress import (
     FormatOption,

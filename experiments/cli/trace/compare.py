@@ -11,9 +11,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from experiments.cli.options import parse_reading
 from experiments.cli.trace.describe import Described, FigureOption, describe, new_table, number
 from experiments.cli.trace.inputs import check_figure_path, trace_input
+from experiments.options import parse_reading
 from experiments.show.progress import JsonOption, OnBadRowOption, Terminal
 from traces.formats.registry import OnBadRow, Reading
 from traces.statistics.describe import Totals

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.options import parse_reading
 from experiments.cli.trace.inputs import survey_input, trace_input
+from experiments.options import parse_reading
 from experiments.show.progress import (
     FormatOption,
     JsonOption,
@@ -23,7 +23,7 @@ from simulator.errors import InputError
 from traces.formats.registry import OnBadRow, OutOfOrder, Reading
 from traces.io.parquet import write_parquet
 from traces.io.quarantine import Quarantine
-from traces.io.sorting import sort_file
+from traces.sorting import sort_file
 from traces.source import Survey, TraceFiles
 
 

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from experiments.cli.options import parse_reading
 from experiments.cli.trace.inputs import check_figure_path, survey_input, trace_input
+from experiments.options import parse_reading
 from experiments.show.progress import (
     FormatOption,
     JsonOption,
@@ -26,7 +26,7 @@ from experiments.show.progress import (
 from traces.formats.registry import OnBadRow, Reading
 from traces.source import Survey
 from traces.statistics.describe import GAP_PRECISION, LEVELS, Totals, TraceStatistics, figures
-from traces.statistics.warnings import file_oddities, oddities
+from traces.warnings import file_oddities, oddities
 
 SHOWN_SOURCES = 5  # beside all requests, in 80 columns
 SHOWN_TOKENS = 3  # groups in one table of tokens

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.report.replay_figures import CLOCK_UNITS, METADATA, POLICY_COLOURS, STYLE
+from experiments.show.style import CLOCK_UNITS, METADATA, POLICY_COLOURS, STYLE
 from simulator.errors import InputError
 from traces.statistics.describe import WINDOWS_S, Totals, gap_values_s
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.options import parse_reading
 from experiments.cli.trace.inputs import survey_input, trace_input
+from experiments.options import parse_reading
 from experiments.show.progress import (
     FormatOption,
     JsonOption,

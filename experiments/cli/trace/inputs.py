@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments.cli.options import trace_files
+from experiments.options import trace_files
 from experiments.show.progress import Terminal, account_lines
 from simulator.errors import InputError
 from simulator.workload import Trace

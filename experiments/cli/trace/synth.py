@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from experiments.cli.options import parse_duration_s, parse_reading
 from experiments.cli.trace.inputs import trace_input
+from experiments.options import parse_duration_s, parse_reading
 from experiments.show.progress import (
     FormatOption,
     JsonOption,

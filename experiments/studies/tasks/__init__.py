@@ -15,7 +15,7 @@ TASKS = {
     "follow": "experiments.studies.tasks.rolling_horizon:follow",
     "plan": "experiments.studies.tasks.planning:plan",
     "critical_budget": "experiments.studies.tasks.planning:critical_budget",
-    "replay": "experiments.replay.task:replay",
+    "replay": "experiments.studies.tasks.replay:replay",
     "kept": "experiments.studies.tasks.static_plan:kept",
     "headroom": "experiments.studies.tasks.headroom:headroom",
     "oracle": "experiments.studies.tasks.oracle:oracle",

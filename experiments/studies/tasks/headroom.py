@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from experiments.cli.options import parse_reading, trace_files
-from experiments.replay.task import scenario_of
+from experiments.options import parse_reading, trace_files
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.slo import SloCount
+from experiments.studies.tasks.replay import scenario_of
 from experiments.sweep.outcome import Outcome
 from experiments.verify.draws import Draw, concatenated, draw_of
 from experiments.verify.guess import Guess, index_of_dispersion, peak
 from experiments.verify.sample import Sample
 from experiments.verify.trial import Bench
+from simulator.catalog.configuration import Configuration
 from simulator.errors import InputError
 from simulator.fleet.replicas import deployment_key
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
-from simulator.planning.problem import Configuration
 from simulator.rng import stream
 from simulator.workload import Trace
 from traces.synthetic.generate import load_profile, synthesise

@@ -10,8 +10,8 @@ from typing import Any
 
 from experiments.replay.controller import build_problem
 from experiments.replay.run import horizon_of
-from experiments.replay.task import arriving_of, scenario_of
 from experiments.scenario.demand import SECONDS_PER_H, true_demand
+from experiments.studies.tasks.replay import arriving_of, scenario_of
 from experiments.studies.tasks.stress import money
 from experiments.sweep.outcome import Outcome
 from policies.checking.checked_plan import judged_plan

@@ -15,19 +15,19 @@ import numpy.typing as npt
 
 from experiments.measures.tally import Judgement
 from experiments.replay.controller import build_problem
-from experiments.replay.run import ReplayOptions, reality_of, replay_plan, survey
-from experiments.replay.task import arrivals_of, engine_of, scenario_of, summary_row
+from experiments.replay.run import ReplayOptions, engine_of, reality_of, replay_plan, survey
 from experiments.scenario.scenario import Scenario, slowed
 from experiments.scenario.slo import PercentileSlo, count_slo
+from experiments.studies.tasks.replay import arrivals_of, scenario_of, summary_row
 from experiments.sweep.outcome import Outcome
 from experiments.verify.draws import Draws, ScenarioDraws, TraceDraws, refuse_short
 from experiments.verify.loop import EFFORT, Options, verify
 from experiments.verify.sample import Sample
 from policies.checking.checked_plan import judged_plan
 from policies.registry import make_policy
+from simulator.engine.results import RequestTable
 from simulator.errors import InfeasibleError
 from simulator.planning.plan import Plan
-from simulator.results import RequestTable
 
 HOLD_OUT = 0.2  # of a trace, as `tokenfleet plan --verify` has it
 SEED_SPACE = 1_000_000  # between seeds, so that no draw of one is a draw of another
@@ -127,7 +127,7 @@ class _Judge:
     ) -> None:
         self._scenario, self._plan, self._seed = scenario, plan, int(parameters["seed"])
         self._arriving = survey(scenario, draws.fresh_source(FRESH))
-        self._engine, self._functions = engine_of(scenario, parameters)
+        self._engine, self._functions = engine_of(scenario, parameters.get("engine", "compiled"))
         self._slos = [(i, slo) for i, rule in enumerate(scenario.types) for slo in rule.slos(level)]
 
     def row(self, factor: float) -> dict[str, Any]:

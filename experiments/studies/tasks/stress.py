@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.replay.run import ReplayOptions, reality_of, replay_plan, survey
-from experiments.replay.task import arrivals_of, engine_of, summary_row
+from experiments.replay.run import ReplayOptions, engine_of, reality_of, replay_plan, survey
 from experiments.studies.tasks.problem_source import Ground, ground_of
+from experiments.studies.tasks.replay import arrivals_of, summary_row
 from experiments.sweep.outcome import Outcome
 from policies.checking.checked_plan import judged_plan
 from policies.heuristics.routing import route
@@ -122,7 +122,7 @@ def _simulations(ground: Ground, plan: Plan, parameters: Mapping[str, Any]) -> A
     def simulate(delay: float, error: float) -> dict[str, Any]:
         if (delay, error) not in known:
             reality = reality_of(scenario, delay_factor=delay, error_factor=error)
-            chosen, functions = engine_of(scenario, parameters)
+            chosen, functions = engine_of(scenario, parameters.get("engine", "compiled"))
             options = ReplayOptions(interval_s=300.0, seed=seed, engine=chosen, functions=functions, reality=reality)
             known[delay, error] = summary_row(replay_plan(scenario, arriving, plan, options))
         return known[delay, error]

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 from experiments.measures.agreement import Expected, Simulated, agreement_words, agreements, expected, mean_off, off
-from experiments.replay.run import ReplayOptions, horizon_of, replay_plan, survey
-from experiments.replay.task import engine_of
+from experiments.replay.run import ReplayOptions, engine_of, horizon_of, replay_plan, survey
 from experiments.scenario.demand import demand_of_sums
-from simulator.fleet.outcome import Outcome
+from simulator.engine.results import Rental, RunSummary
 from simulator.fleet.replicas import deployment_key
-from simulator.results import Rental, RunSummary
+from simulator.replica.outcome import Outcome
 from tests.verify_samples import (
     FAST,
     MODEL,
@@ -30,7 +29,7 @@ LONG_S = 1800.0
 
 def replayed(scenario, plan, trace):
     arriving = survey(scenario, TraceInMemory(trace))
-    engine, functions = engine_of(scenario, {})
+    engine, functions = engine_of(scenario)
     options = ReplayOptions(interval_s=horizon_of(arriving.survey.span_s), seed=0, engine=engine, functions=functions)
     return replay_plan(scenario, arriving, plan, options).agreement
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from policies.checking import conformance
-from policies.checking.conformance import CHECKS, Status, run_checks
+from policies import conformance
 from policies.checking.random_problem import small_problem
+from policies.conformance import CHECKS, Status, run_checks
 
 MINE = """
 import os, sys, time

@@ -9,9 +9,9 @@ from importlib import resources
 
 import pytest
 
+from simulator.catalog.configuration import Configuration
 from simulator.planning.files import plan_to_dict
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
-from simulator.planning.problem import Configuration
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 GOOD = "2023-11-16 18:15:46.6805900,374,44\n"

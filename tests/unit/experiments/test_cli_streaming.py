@@ -17,7 +17,7 @@ import pytest
 from experiments.measures import quantiles
 from experiments.report import replay_figures as figures
 from experiments.scenario.scenario import load_scenario
-from simulator.results import BATCH_REQUESTS
+from simulator.engine.results import BATCH_REQUESTS
 from simulator.workload import Trace
 from traces.formats.registry import read_trace
 from traces.io.parquet import write_parquet

@@ -20,10 +20,10 @@ from experiments.scenario.demand import DemandForecast
 from experiments.scenario.scenario import ForecastChoice, load_scenario
 from policies.registry import make_policy
 from simulator.engine import Observation
-from simulator.fleet.outcome import Outcome
+from simulator.engine.results import COLUMN_TYPES, Rental, RequestTable, RunResult
 from simulator.fleet.reality import Reality
 from simulator.replica.disciplines import NEVER
-from simulator.results import COLUMN_TYPES, Rental, RequestTable, RunResult
+from simulator.replica.outcome import Outcome
 from simulator.ticks import TICKS_PER_S
 from simulator.workload import Trace
 from traces.source import TraceInMemory

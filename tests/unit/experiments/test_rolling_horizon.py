@@ -11,11 +11,12 @@ from experiments.studies.tasks import perform
 from experiments.studies.tasks.rolling_horizon import WALK_LIMIT, demand_walk, interval_problems, walk_along
 from policies.checking.random_problem import random_problem, with_demand
 from policies.registry import make_policy
+from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.errors import InfeasibleError
 from simulator.planning.paper_rows import paper_problem
 from simulator.planning.plan import PlanArrays, PlanStatus, build_plan
 from simulator.planning.policy import StoppingRule
-from simulator.planning.problem import Configuration, ModelSize, MovingTerms, QueryType, TierSize
+from simulator.planning.problem import MovingTerms, QueryType
 
 STOP = StoppingRule(effort=30, starts=3)
 PARTS = ("rent_usd", "storage_usd", "delay_penalty_usd", "unmet_penalty_usd", "moving_usd")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from experiments.scenario.slo import PercentileSlo, beyond, count_slo, parse_percentile, parse_slos, requests_needed
 from simulator.errors import InputError
-from simulator.fleet.outcome import Outcome
+from simulator.replica.outcome import Outcome
 from tests.verify_samples import not_served, requests, served
 
 CHAT, LONG = 0, 1

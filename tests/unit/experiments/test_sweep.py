@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments.show.progress import Interrupted
+from experiments.studies.tasks import perform
 from experiments.sweep import folder as folder_module
 from experiments.sweep.folder import read_results
 from experiments.sweep.runner import run_sweep
@@ -254,7 +255,7 @@ def test_lots_give_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.sweep.workers.LOT", 1)
     run(sweep_of(5), tmp_path / "one")
     with joblib.parallel_config(backend="loky", n_jobs=2):
-        run_sweep(sweep_of(5), tmp_path / "lots", _JoblibInLots(), resume=True, say=lambda text: None)
+        run_sweep(sweep_of(5), tmp_path / "lots", perform, _JoblibInLots(), resume=True, say=lambda text: None)
     assert content(tmp_path / "one") == content(tmp_path / "lots")
 
 
@@ -265,6 +266,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
+from experiments.studies.tasks import perform
 from experiments.sweep.runner import run_sweep
 from experiments.sweep.specification import Run, Sweep
 from experiments.sweep.workers import _JoblibInLots, workers
@@ -276,7 +278,7 @@ if __name__ == "__main__":
     ]
     with workers(None, {jobs}) as pool:
         sweep = Sweep(study="scale", options={{}}, runs=runs)
-        run_sweep(sweep, Path(sys.argv[1]), pool, resume=True, say=lambda text: None)
+        run_sweep(sweep, Path(sys.argv[1]), perform, pool, resume=True, say=lambda text: None)
 """
 
 

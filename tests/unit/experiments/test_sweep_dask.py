@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from experiments.studies.tasks import perform
 from experiments.sweep.runner import run_sweep
 from experiments.sweep.workers import workers
 from simulator.errors import InputError
@@ -47,7 +48,7 @@ def test_it_gives_the_same_bytes_as_here(cluster, tmp_path):
     run(sweep_of(4), tmp_path / "here")
     lines = []
     with workers(cluster, None) as pool:
-        end = run_sweep(sweep_of(4), tmp_path / "there", pool, resume=True, say=lines.append)
+        end = run_sweep(sweep_of(4), tmp_path / "there", perform, pool, resume=True, say=lines.append)
     assert end.failures == []
     assert len(lines) == 4
     assert content(tmp_path / "here") == content(tmp_path / "there")

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from experiments.replay.task import arriving_of, scenario_of
 from experiments.scenario.scenario import load_scenario, with_changes
 from experiments.studies.tasks import TASKS, perform
 from experiments.studies.tasks.oracle import true_demand
 from experiments.studies.tasks.planning import RESOLUTION
 from experiments.studies.tasks.problem_source import demand_draw, ground_of
+from experiments.studies.tasks.replay import arriving_of, scenario_of
 from policies.registry import make_policy
 from simulator.errors import InputError
 from simulator.planning.plan import plan_arrays

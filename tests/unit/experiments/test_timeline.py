@@ -13,8 +13,8 @@ from experiments.measures.tally import Judgement
 from experiments.replay.timeline import StageKind, life_dict, life_lines, log_frames, read_life
 from simulator.engine import ENGINES
 from simulator.errors import InputError
-from simulator.fleet.outcome import Outcome
 from simulator.fleet.reality import OnFailure
+from simulator.replica.outcome import Outcome
 from simulator.replica.tokenlog import EVENT_COLUMNS, SEGMENT_COLUMNS
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import Bench, batching, fail_at, offer, plan, static

@@ -10,7 +10,7 @@ import pytest
 
 from simulator.errors import InputError
 from traces.formats.registry import OnBadRow, OutOfOrder, Reading, read_chunks, read_trace
-from traces.io.sorting import sort_file
+from traces.sorting import sort_file
 from traces.source import TraceFiles
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"

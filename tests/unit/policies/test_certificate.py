@@ -21,8 +21,9 @@ from policies.checking.certificate import (
     write_certificate,
 )
 from policies.checking.certificate import _Universe as Universe
+from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.errors import InputError
-from simulator.planning.problem import CapacityRows, Configuration, ModelSize, PlanningProblem, QueryType, TierSize
+from simulator.planning.problem import CapacityRows, PlanningProblem, QueryType
 
 CHAT = QueryType(
     name="chat",

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from policies.checking.plan import check
+from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.errors import InputError
 from simulator.planning.paper_rows import paper_problem
 from simulator.planning.plan import Deployment, Plan, PlanArrays, PlanStatus, Route, build_plan
-from simulator.planning.problem import CapacityRows, Configuration, ModelSize, PlanningProblem, QueryType, TierSize
+from simulator.planning.problem import CapacityRows, PlanningProblem, QueryType
 
 CHAT = QueryType(
     name="chat",

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from policies.checking.conflict import Limit, LimitKind, enough_replicas, is_feasible, limits_of, smallest_conflict
+from policies.heuristics.conflict import Limit, LimitKind, enough_replicas, is_feasible, limits_of, smallest_conflict
+from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.planning.paper_rows import paper_problem
-from simulator.planning.problem import Configuration, ModelSize, QueryType, TierSize
+from simulator.planning.problem import QueryType
 
 BUDGET, STORAGE, REPLICAS = Limit(LimitKind.BUDGET), Limit(LimitKind.STORAGE), Limit(LimitKind.REPLICAS)
 
@@ -189,7 +190,7 @@ def test_against_made_up_conflicts(seed):
 @pytest.mark.parametrize("seed", range(12))
 def test_the_filters_alone_find_irreducible_conflicts(seed, monkeypatch):
     """Where time does not do for the proof."""
-    monkeypatch.setattr("policies.checking.conflict._smallest", lambda ask, limits, best: (best, False))
+    monkeypatch.setattr("policies.heuristics.conflict._smallest", lambda ask, limits, best: (best, False))
     base, families, feasible = made_up(seed)
     conflict = smallest_conflict(base, feasible, time_limit_s=30.0)
     assert set(conflict.limits) in families

@@ -7,7 +7,8 @@ import pytest
 
 from policies.exact.options import deployment_options
 from policies.heuristics.coverage import largest_share
-from simulator.planning.problem import CapacityRows, Configuration, ModelSize, PlanningProblem, QueryType, TierSize
+from simulator.catalog.configuration import Configuration, ModelSize, TierSize
+from simulator.planning.problem import CapacityRows, PlanningProblem, QueryType
 
 TYPE = QueryType(
     name="chat", arrival_per_h=3600.0, input_tokens=10.0, output_tokens=10.0, delay_slo_s=2.0, error_slo=0.1

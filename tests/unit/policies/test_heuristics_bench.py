@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.planning.plan import PlanArrays
-from simulator.planning.problem import CapacityRows, Configuration, ModelSize, PlanningProblem, QueryType, TierSize
+from simulator.planning.problem import CapacityRows, PlanningProblem, QueryType
 
 TOLERANCE = 1e-6
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from simulator.catalog import Catalog, LlmModel, Tier, load_catalog
+from simulator.catalog.configuration import Configuration
 from simulator.delay import StepCost
 from simulator.errors import InputError
 from simulator.planning.batching_rows import BatchingType, batching_problem, operating_points
-from simulator.planning.problem import CapacityRows, Configuration, QueryType
+from simulator.planning.problem import CapacityRows, QueryType
 
 STEP = StepCost(base_s=0.010, prefill_s_per_token=1e-4, decode_s_per_sequence=2e-4, context_s_per_token=1e-7)
 

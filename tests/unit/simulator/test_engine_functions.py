@@ -9,7 +9,6 @@ from numba import njit
 from simulator.delay.port import StepCost
 from simulator.engine import ENGINES, choose_engine
 from simulator.errors import InputError, RunError
-from simulator.fleet.outcome import Outcome
 from simulator.replica.extension import (
     CustomStep,
     address_of_admission,
@@ -17,6 +16,7 @@ from simulator.replica.extension import (
     address_of_step_time,
     is_compiled,
 )
+from simulator.replica.outcome import Outcome
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import Bench, batching, outcomes, plan
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from simulator.engine import ENGINES, EngineSettings, Observation, choose_engine
+from simulator.engine.results import RunResult
 from simulator.errors import InputError
-from simulator.fleet.outcome import Outcome
 from simulator.fleet.reality import Reality
-from simulator.results import RunResult
+from simulator.replica.outcome import Outcome
 from tests.engine_bench import (
     Bench,
     Script,

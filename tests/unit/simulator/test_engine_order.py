@@ -3,10 +3,10 @@
 import pytest
 
 from simulator.engine import Priority
-from simulator.fleet.outcome import Outcome
 from simulator.fleet.reality import OnFailure
 from simulator.fleet.replicas import ReplicaState
 from simulator.replica.disciplines import NEVER
+from simulator.replica.outcome import Outcome
 from tests.engine_bench import agreed, batching, column, fail_at, offer, outcomes, plan, run, static
 
 

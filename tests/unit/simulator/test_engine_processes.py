@@ -3,9 +3,9 @@
 import pytest
 
 from simulator.engine import ENGINES
-from simulator.fleet.outcome import Outcome
 from simulator.fleet.reality import OnFailure, Reality
 from simulator.fleet.replicas import ReplicaState
+from simulator.replica.outcome import Outcome
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import Bench, agreed, batching, column, offer, outcomes, plan, rentals, static
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from simulator.engine import CHUNK_REQUESTS, ENGINES, Arrivals, EngineSettings, choose_engine
+from simulator.engine.results import BATCH_REQUESTS, COLUMN_TYPES, RunResult, RunSummary
 from simulator.errors import InputError
-from simulator.fleet.outcome import Outcome
 from simulator.fleet.reality import Reality
-from simulator.results import BATCH_REQUESTS, COLUMN_TYPES, RunResult, RunSummary
+from simulator.replica.outcome import Outcome
 from tests.engine_bench import Bench, Script, batching, offer, outcomes, plan, seconds, static, workload
 
 A = plan({"a": 1})

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from simulator.fleet.balancer import BALANCERS, power_of_two
-from simulator.fleet.outcome import Outcome
 from simulator.fleet.replicas import RoutingTable
+from simulator.replica.outcome import Outcome
 from simulator.rng import draw_key, draws
 from tests.engine_bench import COLUMNS, batching, column, offer, plan, run, static
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from simulator.engine import ENGINES
-from simulator.fleet.outcome import Outcome
 from simulator.planning.plan import Deployment
+from simulator.replica.outcome import Outcome
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import Bench, agreed, column, offer, outcomes, plan, rentals, run, static
 

@@ -9,10 +9,11 @@ import os
 import numpy as np
 import pytest
 
+from simulator.catalog.configuration import Configuration
 from simulator.errors import InputError
 from simulator.planning.files import read_plan, read_problem, write_plan, write_text
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
-from simulator.planning.problem import CapacityRows, Configuration
+from simulator.planning.problem import CapacityRows
 
 PROBLEM = {
     "format": "tokenfleet-problem/1",

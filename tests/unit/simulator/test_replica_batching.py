@@ -1,7 +1,7 @@
 """Continuous batching by hand: chunked prefill, preemption, requests of no tokens, what a failing replica gives up."""
 
-from simulator.fleet.outcome import Outcome
 from simulator.replica.disciplines import NEVER, BatchingReplica, RequestBook
+from simulator.replica.outcome import Outcome
 from tests.engine_bench import batching, column, outcomes, plan, run
 
 

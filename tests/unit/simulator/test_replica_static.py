@@ -1,7 +1,7 @@
 """The paper's world by hand: slots, a two-phase delay, a KV cache that is reserved in full."""
 
-from simulator.fleet.outcome import Outcome
 from simulator.replica.disciplines import NEVER, RequestBook, StaticReplica
+from simulator.replica.outcome import Outcome
 from tests.engine_bench import column, outcomes, plan, run, static
 
 

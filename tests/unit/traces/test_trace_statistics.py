@@ -18,7 +18,7 @@ from traces.statistics.describe import (
     index_of_dispersion,
     quantiles,
 )
-from traces.statistics.warnings import file_oddities, oddities
+from traces.warnings import file_oddities, oddities
 
 
 def trace(arrival_s, input_tokens=None, output_tokens=None, sources=("conv",), source=None, **extras):

@@ -5,15 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments.cli.options import parse_reading, trace_files
 from experiments.measures.summary import cost_by_interval, gpus_by_tier, interval_edges
-from experiments.replay.run import Arriving, ReplayOptions, ReplayRun, reality_of, replay_policy, survey
+from experiments.options import parse_reading, trace_files
+from experiments.replay.run import Arriving, ReplayOptions, ReplayRun, engine_of, reality_of, replay_policy, survey
 from experiments.scenario.arrivals import stand_in
-from experiments.scenario.functions import PARAMETERS, UserFunctions, load_functions
 from experiments.scenario.scenario import Scenario, load_scenario, with_changes, with_delay_model, with_forecast
 from experiments.sweep.outcome import Outcome
 from policies.registry import make_policy
-from simulator.engine import ChosenEngine, choose_engine
 from traces.source import TraceSource
 
 SECONDS_PER_H = 3600.0
@@ -31,7 +29,7 @@ def replay(parameters: Mapping[str, Any]) -> Outcome:
     """
     scenario = scenario_of(parameters)
     policy, seed = make_policy(parameters["policy"]), int(parameters["seed"])
-    chosen, functions = engine_of(scenario, parameters)
+    chosen, functions = engine_of(scenario, parameters.get("engine", "compiled"))
     reality = reality_of(
         scenario,
         delay_factor=float(parameters.get("delay_factor", 1.0)),
@@ -63,23 +61,6 @@ def scenario_of(parameters: Mapping[str, Any]) -> Scenario:
     if parameters.get("forecast"):
         scenario = with_forecast(scenario, parameters["forecast"])
     return with_changes(scenario, parameters.get("changes", {}))
-
-
-def engine_of(scenario: Scenario, parameters: Mapping[str, Any]) -> tuple[ChosenEngine, UserFunctions]:
-    """The engine, with the functions that the scenario names."""
-    places = {
-        name: None if stated is None else (stated, scenario.folder)
-        for name in PARAMETERS
-        for stated in (getattr(scenario.file.engine, name),)
-    }
-    functions = load_functions(places)
-    return choose_engine(parameters.get("engine", "compiled"), functions.given()), functions
-
-
-def engine_remarks(scenario: Scenario, engine: str = "compiled") -> list[str]:
-    """What a user has to know of the engine that will run, a line each; none if all is as asked."""
-    chosen, _ = engine_of(scenario, {"engine": engine})
-    return [line for line in (chosen.warning, chosen.notice) if line]
 
 
 def arrivals_of(

@@ -1,4 +1,4 @@
-"""`python -m experiments.studies.publish STUDIES DOCS`: the reports of the studies for the documents.
+"""`python -m experiments.report.publish STUDIES DOCS`: the reports of the studies for the documents.
 
 `make studies` calls it. STUDIES holds a sweep per study; DOCS/results/NAME.md with its figures and DOCS/paper.md are
 written anew.

@@ -16,9 +16,9 @@ from enum import StrEnum
 import highspy
 import numpy as np
 
-from policies.checking.infeasible import over_cap
 from policies.heuristics.coverage import share_within
 from policies.heuristics.greedy import Greedy, falling_rate
+from policies.heuristics.infeasible import over_cap
 from policies.highs import new_solver
 from simulator.errors import RunError
 from simulator.planning.problem import FloatArray, IntArray, PlanningProblem, QueryType

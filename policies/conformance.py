@@ -322,7 +322,7 @@ def _answers(policy: Policy, seed: int, *, backwards: bool = False) -> dict[str,
 
 def _answers_afresh(bench: Bench) -> dict[str, str]:
     """The same from a new process, which orders sets in another way and remembers nothing."""
-    command = [sys.executable, "-c", "from policies.checking.conformance import tell_answers; tell_answers()"]
+    command = [sys.executable, "-c", "from policies.conformance import tell_answers; tell_answers()"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": "random"}
     try:
         done = subprocess.run(
