@@ -1,4 +1,4 @@
-"""import-linter holds the direction of imports (`pyproject.toml`, `make check`); the design page has to say the same."""
+"""import-linter holds the direction of imports (`pyproject.toml`); the design page has to say the same."""
 
 import tomllib
 from pathlib import Path
