@@ -18,7 +18,7 @@ from simulator.errors import InfeasibleError
 from simulator.planning.plan import plan_arrays, plan_cost_usd
 from simulator.planning.policy import StoppingRule
 from simulator.planning.problem import CapacityRows
-from tests.unit.test_heuristics_bench import broken, query, tiny
+from tests.unit.policies.test_heuristics_bench import broken, query, tiny
 
 CONFIGURATIONS = [("big", "a", 1), ("big", "a", 2), ("small", "a", 1), ("small", "b", 1), ("small", "b", 4)]
 STOP = StoppingRule(starts=3, iterations=40)

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.unit.test_heuristics_bench import fleet_of, query, tiny
 
 from policies.checking.plan import check
 from policies.checking.random_problem import random_problem
@@ -13,6 +12,7 @@ from simulator.errors import InfeasibleError
 from simulator.planning.plan import PlanStatus
 from simulator.planning.policy import StoppingRule
 from simulator.planning.problem import CapacityRows
+from tests.unit.policies.test_heuristics_bench import fleet_of, query, tiny
 
 BASELINES = [Lpr(), Dvr(), Hf()]
 names = pytest.mark.parametrize("policy", BASELINES, ids=[policy.name for policy in BASELINES])

@@ -4,7 +4,6 @@ from dataclasses import replace
 from itertools import islice
 
 import pytest
-from tests.unit.test_heuristics_bench import broken, fleet_of, query, tiny
 
 from policies.heuristics.adaptive import Agh, orders
 from policies.heuristics.greedy import Gh
@@ -12,6 +11,7 @@ from simulator.errors import InfeasibleError
 from simulator.planning.files import read_problem
 from simulator.planning.plan import PlanStatus, plan_arrays, plan_cost_usd
 from simulator.planning.policy import StoppingRule
+from tests.unit.policies.test_heuristics_bench import broken, fleet_of, query, tiny
 
 ONE_START = StoppingRule(starts=1)
 

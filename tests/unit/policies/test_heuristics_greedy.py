@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from tests.unit.test_heuristics_bench import broken, fleet_of, query, tiny
 
 from policies.heuristics.greedy import Candidates, Gh, Greedy, falling_rate
 from policies.heuristics.placement import Placement
 from simulator.errors import InfeasibleError
 from simulator.planning.plan import PlanStatus, plan_arrays
 from simulator.planning.policy import StoppingRule
+from tests.unit.policies.test_heuristics_bench import broken, fleet_of, query, tiny
 
 STOP = StoppingRule()
 

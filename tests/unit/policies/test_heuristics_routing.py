@@ -4,7 +4,6 @@ import threading
 
 import numpy as np
 import pytest
-from tests.unit.test_heuristics_bench import broken, query, tiny
 
 from policies.checking.random_problem import random_problem
 from policies.heuristics import routing
@@ -12,6 +11,7 @@ from policies.heuristics.routing import route, route_deployments
 from simulator.errors import RunError
 from simulator.planning.plan import plan_cost_usd
 from simulator.planning.problem import CapacityRows
+from tests.unit.policies.test_heuristics_bench import broken, query, tiny
 
 TWO = [("big", "a", 1), ("small", "a", 1)]
 

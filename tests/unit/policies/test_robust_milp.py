@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.unit.test_robust import KINDS, objective_of, planned, unmet_usd, value_usd
 
 from policies.checking.random_problem import random_problem, small_problem
 from policies.milp import robust as milp_robust
@@ -15,6 +14,7 @@ from policies.robust.search import FleetSearch
 from simulator.planning.plan import plan_arrays
 from simulator.planning.policy import StoppingRule
 from simulator.planning.problem import MovingTerms
+from tests.unit.policies.test_robust import KINDS, objective_of, planned, unmet_usd, value_usd
 
 PROBLEMS = {
     **{f"small-{number}": lambda number=number: small_problem(0, number) for number in (0, 2, 3, 4, 9)},
