@@ -99,9 +99,9 @@ POLICIES: dict[str, PolicyEntry] = {
         ),
         ("milp", _plain("policies.milp:Milp"), "exact mixed-integer program (Pyomo, HiGHS) with bound and gap"),
         ("exact", _plain("policies.exact:Exact"), "branch and price: the proven optimum, or a plan with its bound"),
-        ("lpr", _plain("policies.heuristics.baselines:Lpr"), "baseline: linear relaxation, rounded"),
-        ("dvr", _plain("policies.heuristics.baselines:Dvr"), "baseline: machines first, routing after"),
-        ("hf", _plain("policies.heuristics.baselines:Hf"), "baseline: a homogeneous fleet, the best single tier"),
+        ("lpr", _plain("policies.heuristics.lpr:Lpr"), "baseline: linear relaxation, rounded"),
+        ("dvr", _plain("policies.heuristics.dvr:Dvr"), "baseline: machines first, routing after"),
+        ("hf", _plain("policies.heuristics.hf:Hf"), "baseline: a homogeneous fleet, the best single tier"),
         ("headroom", _headroom, "planned at a factor on delay and error, routed at nominal (default 1.3:agh)"),
         (
             "robust",

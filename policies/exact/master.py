@@ -14,12 +14,10 @@ from collections.abc import Sequence
 
 import highspy
 import numpy as np
-from scipy import sparse
 
 from policies.exact.lagrangian import Cover, Duals, RestrictionRows
 from policies.exact.options import Options
-from policies.highs import new_solver
-from simulator.errors import RunError
+from policies.highs import LinearProgram, failure, new_solver, unit_of
 from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
 
 INFINITY = highspy.kHighsInf
@@ -35,9 +33,9 @@ class Columns:
         self.types = len(problem.query_types)
         # HiGHS has absolute tolerances: money in units of a typical plan's percent, limits in units of themselves.
         self.scale_usd = scale_usd / 100
-        self.delay_scale = _scale(problem.delay_slo_s)
-        self.error_scale = _scale(problem.error_slo)
-        self.total_scale = _scale(np.array([problem.budget_usd, problem.storage_capacity_gb]))
+        self.delay_scale = unit_of(problem.delay_slo_s)
+        self.error_scale = unit_of(problem.error_slo)
+        self.total_scale = unit_of(np.array([problem.budget_usd, problem.storage_capacity_gb]))
         self.size = 0
         self._option = np.zeros(1024, dtype=np.int64)
         self._cost = np.zeros(1024)
@@ -88,10 +86,6 @@ class Columns:
         self.size = n
 
 
-def _scale(limit: FloatArray) -> FloatArray:
-    return np.where(np.isfinite(limit) & (limit > 0), limit, 1.0)
-
-
 class Program:
     """One restricted master in HiGHS.
 
@@ -119,42 +113,26 @@ class Program:
         problem, types, lacking = pool.problem, pool.types, len(restrictions)
         self.head = 2 * types + lacking
         self._by_option = restrictions.counts
-        above = restrictions.sides > 0
-        identity = sparse.identity(types)
-        body = sparse.csr_matrix((2 * types + 2, 2 * types))
-        lack = sparse.diags(restrictions.sides, shape=(lacking, lacking)) if lacking else None
-        head = sparse.block_diag(
-            [sparse.vstack([sparse.hstack([identity, identity]), body]), *([] if lack is None else [lack])]
+        unmet_usd, unbounded = problem.unmet_usd, np.full(2 * types + 2, -INFINITY)
+        program = LinearProgram()
+        unmet = program.columns(problem.unmet_cap, unmet_usd / pool.scale_usd)
+        beyond = program.columns(1.0 - problem.unmet_cap, (unmet_usd + penalty_usd) / pool.scale_usd)
+        lack = program.columns(np.full(lacking, INFINITY), np.full(lacking, penalty_usd) / pool.scale_usd)
+        use = program.columns(np.full(len(chosen), INFINITY), pool.cost_usd[chosen] / pool.scale_usd)
+        dense, per_type, above = self._dense(chosen), np.arange(types), restrictions.sides > 0
+        column, row = np.nonzero(dense)
+        totals = np.array([problem.budget_usd, problem.storage_capacity_gb])
+        limits = [_scaled_limit(limit) for limit in (problem.delay_slo_s, problem.error_slo, totals)]
+        program.rows(
+            (per_type, unmet, 1.0),
+            (per_type, beyond, 1.0),
+            (3 * types + 2 + np.arange(lacking), lack, restrictions.sides),
+            (row, use[column], dense[column, row]),
+            at_least=np.concatenate([np.ones(types), unbounded, np.where(above, restrictions.limits, -INFINITY)]),
+            at_most=np.concatenate([np.ones(types), *limits, np.where(above, INFINITY, restrictions.limits)]),
         )
-        uses = sparse.csr_matrix(self._dense(chosen)).T
-        matrix = sparse.hstack([head, uses], format="csc")
-
-        model = highspy.HighsLp()
-        model.num_row_, model.num_col_ = matrix.shape
-        unmet_usd, penalties = problem.unmet_usd, np.full(lacking, penalty_usd)
-        cost_usd = np.concatenate([unmet_usd, unmet_usd + penalty_usd, penalties, pool.cost_usd[chosen]])
-        model.col_cost_ = cost_usd / pool.scale_usd
-        model.col_lower_ = np.zeros(matrix.shape[1])
-        beyond = np.full(matrix.shape[1] - 2 * types, INFINITY)
-        model.col_upper_ = np.concatenate([problem.unmet_cap, 1.0 - problem.unmet_cap, beyond])
-        ones, limits = np.ones(types), restrictions.limits
-        none = np.full(2 * types + 2, -INFINITY)
-        model.row_lower_ = np.concatenate([ones, none, np.where(above, limits, -INFINITY)])
-        model.row_upper_ = np.concatenate(
-            [
-                ones,
-                _scaled_limit(problem.delay_slo_s),
-                _scaled_limit(problem.error_slo),
-                _scaled_limit(np.array([problem.budget_usd, problem.storage_capacity_gb])),
-                np.where(above, INFINITY, limits),
-            ]
-        )
-        model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-        model.a_matrix_.start_ = matrix.indptr
-        model.a_matrix_.index_ = matrix.indices
-        model.a_matrix_.value_ = matrix.data
         self.solver = new_solver(presolve="off")
-        self.solver.passModel(model)
+        program.hand_to(self.solver)
         for cover in covers:
             self.add_cover(cover)
         self.add_pairs(pairs)
@@ -168,11 +146,11 @@ class Program:
 
     def add(self, new: IntArray) -> None:
         """Take columns of the pool into the program."""
-        matrix = sparse.csr_matrix(self._dense(new))
-        n = len(new)
-        start, index = matrix.indptr[:-1].astype(np.int32), matrix.indices.astype(np.int32)
-        cost = self.pool.cost_usd[new] / self.pool.scale_usd
-        self.solver.addCols(n, cost, np.zeros(n), np.full(n, INFINITY), matrix.nnz, start, index, matrix.data)
+        dense, n = self._dense(new), len(new)
+        column, row = np.nonzero(dense)
+        start = np.searchsorted(column, np.arange(n)).astype(np.int32)
+        cost, upper = self.pool.cost_usd[new] / self.pool.scale_usd, np.full(n, INFINITY)
+        self.solver.addCols(n, cost, np.zeros(n), upper, len(row), start, row.astype(np.int32), dense[column, row])
         self.chosen = np.concatenate([self.chosen, new])
         self.solver.setOptionValue("simplex_strategy", PRIMAL_SIMPLEX)
 
@@ -210,7 +188,7 @@ class Program:
             self.solver.setOptionValue("presolve", "off")
             status = self.solver.getModelStatus()
             if status != highspy.HighsModelStatus.kOptimal:
-                raise RunError(f"HiGHS failed on a master program ({self.solver.modelStatusToString(status)})")
+                raise failure(self.solver, "a master program")
         return float(self.solver.getInfo().objective_function_value) * self.pool.scale_usd
 
     def values(self) -> tuple[FloatArray, float]:

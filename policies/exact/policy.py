@@ -9,7 +9,7 @@ from policies.exact.lagrangian import Duals
 from policies.exact.search import IMPROVEMENTS, Search
 from policies.exact.tree import Node, Outcome
 from policies.exact.writing import certificate_of
-from policies.heuristics.conflict import why_no_plan
+from policies.heuristics.conflict.search import why_no_plan
 from policies.heuristics.moving import Moving
 from simulator.errors import InfeasibleError, RunError
 from simulator.planning.plan import Plan, PlanArrays, PlanStatus, build_plan

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import highspy
 import numpy as np
 
-from policies.highs import make_ready, new_solver
+from policies.highs import NO_SOLUTION, LinearProgram, failure, make_ready, new_solver
 from policies.limits import Limits, Protection, protected
-from simulator.errors import RunError
-from simulator.planning.plan import PlanArrays
+from simulator.planning.plan import PlanArrays, plan_cost_usd
 from simulator.planning.problem import BoolArray, CapacityRows, FloatArray, IntArray, PlanningProblem
 
 # Every limit is scaled to one before HiGHS sees it, so these are relative: well inside the 1e-6 that a plan may be off.
@@ -26,11 +25,6 @@ SETTINGS: dict[str, str | int | float] = {
     "simplex_scale_strategy": 0,  # the rows are scaled already
     "primal_feasibility_tolerance": FEASIBILITY_TOLERANCE,
 }
-NO_ROUTING = (
-    highspy.HighsModelStatus.kInfeasible,
-    highspy.HighsModelStatus.kUnboundedOrInfeasible,  # every column is bounded, so infeasible
-    highspy.HighsModelStatus.kObjectiveBound,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +168,26 @@ def route_deployments(
     )
 
 
+def cheapest(problem: PlanningProblem, fleets: list[IntArray]) -> PlanArrays | None:
+    """The cheapest of some fleets, each with its best routing; None if none can be routed."""
+    best: PlanArrays | None = None
+    best_usd, routed = np.inf, set[bytes]()
+    for fleet in fleets:
+        if fleet.tobytes() in routed:
+            continue
+        routed.add(fleet.tobytes())
+        arrays = route(problem, fleet)
+        cost_usd = np.inf if arrays is None else sum(plan_cost_usd(problem, arrays).values())
+        if cost_usd < best_usd:
+            best, best_usd = arrays, cost_usd
+    return best
+
+
+def room(limit: float) -> float:
+    """What a sum of rents or storage may come to: its limit, and what rounding may add to the sum."""
+    return limit + FEASIBILITY_TOLERANCE * max(limit, 1.0)
+
+
 def _overdrawn(left: float, whole: float) -> bool:
     return left < -FEASIBILITY_TOLERANCE * max(whole, 1.0)
 
@@ -194,56 +208,30 @@ def _solve(
 
     Returns the optimal values of the columns, None if there are none of lower cost.
     """
-    types, shares = len(allowed), allowed.size
-    columns, rows = shares + 2 * types + len(more_usd), types + sum(len(block.limit) for block in limits)
-    unmet = np.arange(shares, shares + types).reshape(-1, 1)
-    demand = np.hstack([np.arange(shares).reshape(allowed.shape), unmet, unmet + types])
-    scales = [np.where(block.limit > 0, block.limit, 1.0) for block in limits]
-    ones = np.ones(types)
-    blocks = [demand, *(block.column for block in limits)]
-    lengths = np.repeat([block.shape[1] for block in blocks], [block.shape[0] for block in blocks])
-    start = np.concatenate([[0], np.cumsum(lengths)])
-    row_lower = np.full(rows, -highspy.kHighsInf)
-    row_lower[:types] = 1.0
-    no_excess = np.zeros(types)
-
+    types = len(allowed)
+    program = LinearProgram()
+    shares = program.columns(allowed.ravel().astype(np.float64), cost_usd.ravel()).reshape(allowed.shape)
+    unmet = program.columns(unmet_cap, unmet_usd)
+    excess = program.columns(np.zeros(types) if excess_usd is None else 1 - unmet_cap, unmet_usd + (excess_usd or 0.0))
+    program.columns(np.full(len(more_usd), np.inf), more_usd)
+    demand, ones = np.hstack([shares, unmet[:, None], excess[:, None]]), np.ones(types)
+    program.rows((np.arange(types)[:, None], demand, 1.0), at_least=ones, at_most=ones)
+    for block in limits:
+        unit = np.where(block.limit > 0, block.limit, 1.0)
+        row = np.arange(len(unit))[:, None]
+        program.rows((row, block.column, block.use / unit[:, None]), at_most=block.limit / unit)
     solver = _solver()
     solver.setOptionValue("objective_bound", below_usd)
-    solver.passModel(
-        columns,
-        rows,
-        int(start[-1]),
-        int(highspy.MatrixFormat.kRowwise),
-        int(highspy.ObjSense.kMinimize),
-        0.0,
-        np.concatenate([cost_usd.ravel(), unmet_usd, unmet_usd + (excess_usd or 0.0), more_usd]),
-        np.zeros(columns),
-        np.concatenate(
-            [
-                allowed.ravel(),
-                unmet_cap,
-                no_excess if excess_usd is None else 1 - unmet_cap,
-                np.full(len(more_usd), highspy.kHighsInf),
-            ]
-        ),
-        row_lower,
-        np.concatenate([ones, *(b.limit / scale for b, scale in zip(limits, scales, strict=True))]),
-        start[:-1].astype(np.int32),
-        np.concatenate([block.ravel() for block in blocks]).astype(np.int32),
-        np.concatenate(
-            [np.ones(demand.size), *((b.use / scale[:, None]).ravel() for b, scale in zip(limits, scales, strict=True))]
-        ),
-        np.zeros(columns, dtype=np.int32),
-    )
+    program.hand_to(solver)
     solver.run()
     status = solver.getModelStatus()
     if status == highspy.HighsModelStatus.kOptimal:
         return np.array(solver.getSolution().col_value, dtype=np.float64)
-    if status in NO_ROUTING:
+    if status in (*NO_SOLUTION, highspy.HighsModelStatus.kObjectiveBound):
         return None
-    message = f"HiGHS failed on a routing program ({solver.modelStatusToString(status)})"
+    error = failure(solver, "a routing program")
     del _of_thread.solver  # the next program gets a new one
-    raise RunError(message)
+    raise error
 
 
 _of_thread = threading.local()

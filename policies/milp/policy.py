@@ -19,7 +19,7 @@ from pyomo.contrib.solver.common.factory import SolverFactory
 from pyomo.contrib.solver.common.results import SolutionStatus, TerminationCondition
 
 from policies.heuristics.adaptive import Agh
-from policies.heuristics.conflict import why_no_plan
+from policies.heuristics.conflict.search import why_no_plan
 from policies.heuristics.dominance import undominated
 from policies.heuristics.routing import route
 from policies.highs import make_ready

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from policies.checking.plan import check
 from policies.checking.random_problem import random_problem as made_problem
-from policies.heuristics.baselines import Dvr, Hf, Lpr, _relaxation
+from policies.heuristics.dvr import Dvr
+from policies.heuristics.hf import Hf
+from policies.heuristics.lpr import Lpr, _relaxation
 from policies.registry import make_policy
 from simulator.errors import InfeasibleError
 from simulator.planning.policy import StoppingRule
@@ -82,10 +84,10 @@ def test_plans_of_tiny_problems_keep_every_constraint(problem):
 @given(random_problems(), st.integers(1, 3))
 def test_the_relaxation_does_not_depend_on_how_many_configurations_enter_at_a_time(problem, entering):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("policies.heuristics.baselines.ENTERING", entering)
+        patch.setattr("policies.heuristics.lpr.ENTERING", entering)
         few = relaxed_usd(problem)
-        patch.setattr("policies.heuristics.baselines.ENTERING", 10**6)
-        patch.setattr("policies.heuristics.baselines.GAIN_USD", -np.inf)
+        patch.setattr("policies.heuristics.lpr.ENTERING", 10**6)
+        patch.setattr("policies.heuristics.lpr.GAIN_USD", -np.inf)
         assert few == pytest.approx(relaxed_usd(problem), rel=1e-6, abs=1e-6)
 
 

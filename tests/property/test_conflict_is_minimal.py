@@ -7,7 +7,9 @@ import numpy as np
 from hypothesis import Phase, assume, event, given, settings
 from test_planners_exhaustive import problems, routed_cost_usd
 
-from policies.heuristics.conflict import is_feasible, limits_of, smallest_conflict
+from policies.heuristics.conflict.feasibility import is_feasible
+from policies.heuristics.conflict.limits import limits_of
+from policies.heuristics.conflict.search import smallest_conflict
 
 SECONDS = 60.0
 MOST_PLACEMENTS = 2000

@@ -7,7 +7,9 @@ import pytest
 
 from policies.checking.plan import check
 from policies.checking.random_problem import random_problem
-from policies.heuristics.baselines import Dvr, Hf, Lpr
+from policies.heuristics.dvr import Dvr
+from policies.heuristics.hf import Hf
+from policies.heuristics.lpr import Lpr
 from simulator.errors import InfeasibleError
 from simulator.planning.plan import PlanStatus
 from simulator.planning.policy import StoppingRule
@@ -151,7 +153,7 @@ def test_lpr_keeps_one_configuration_of_a_model_on_a_tier():
 def test_lpr_solves_the_same_relaxation_whatever_enters_first(monkeypatch):
     problem = random_problem(types=6, seed=3)
     few = plan_of_paper(Lpr(), problem)
-    monkeypatch.setattr("policies.heuristics.baselines.ENTERING", 10**6)
+    monkeypatch.setattr("policies.heuristics.lpr.ENTERING", 10**6)
     everything = plan_of_paper(Lpr(), problem)
     assert few.cost_usd == pytest.approx(everything.cost_usd)
 

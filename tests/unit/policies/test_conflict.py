@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from policies.heuristics.conflict import Limit, LimitKind, enough_replicas, is_feasible, limits_of, smallest_conflict
+from policies.heuristics.conflict.feasibility import is_feasible
+from policies.heuristics.conflict.limits import Limit, LimitKind, enough_replicas, limits_of
+from policies.heuristics.conflict.search import smallest_conflict
 from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.planning.paper_rows import paper_problem
 from simulator.planning.problem import QueryType
@@ -190,7 +192,7 @@ def test_against_made_up_conflicts(seed):
 @pytest.mark.parametrize("seed", range(12))
 def test_the_filters_alone_find_irreducible_conflicts(seed, monkeypatch):
     """Where time does not do for the proof."""
-    monkeypatch.setattr("policies.heuristics.conflict._smallest", lambda ask, limits, best: (best, False))
+    monkeypatch.setattr("policies.heuristics.conflict.search._smallest", lambda ask, limits, best: (best, False))
     base, families, feasible = made_up(seed)
     conflict = smallest_conflict(base, feasible, time_limit_s=30.0)
     assert set(conflict.limits) in families
