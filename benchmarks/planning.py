@@ -26,9 +26,9 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from policies.checking.certificate import verify  # noqa: E402
 from policies.checking.plan import check  # noqa: E402
 from policies.checking.proof import Prover  # noqa: E402
+from policies.checking.verify import verify  # noqa: E402
 from policies.registry import make_policy  # noqa: E402
 from simulator.errors import TokenfleetError  # noqa: E402
 from simulator.planning.files import read_problem  # noqa: E402

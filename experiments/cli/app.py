@@ -47,7 +47,7 @@ from experiments.show.progress import (
     account_lines,
 )
 from experiments.studies import STUDIES
-from policies.conformance import Status, run_checks
+from policies.conformance.suite import Status, run_checks
 from policies.registry import make_policy
 from simulator.delay import DELAY_MODELS
 from simulator.engine import ChosenEngine, choose_engine

@@ -14,8 +14,9 @@ from experiments.scenario.arrivals import stand_in
 from experiments.scenario.scenario import load_scenario, with_delay_model
 from experiments.show.progress import JsonOption, Terminal
 from experiments.show.terminal import rich_table
-from policies.checking.certificate import Verdict, read_certificate, verify
+from policies.checking.certificate import read_certificate
 from policies.checking.plan import CheckReport, check
+from policies.checking.verify import Verdict, verify
 from simulator.errors import InputError
 from simulator.planning.files import read_plan, read_problem
 from simulator.planning.plan import Plan

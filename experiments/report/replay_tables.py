@@ -9,9 +9,9 @@ from rich.text import Text
 
 from experiments.scenario.slo import MEASURES
 from experiments.show.parts import DASH
-from policies.checking.certificate import Verdict
 from policies.checking.plan import CheckReport
 from policies.checking.proof import Effort
+from policies.checking.verify import Verdict
 from simulator.planning.plan import Plan, describe
 
 

@@ -43,5 +43,5 @@ class Prover(Policy, Protocol):
     """A policy that can show why no plan costs less than its bound."""
 
     def prove(self, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int) -> Proof:
-        """Like `plan`, with the certificate that `policies.checking.certificate.verify` accepts."""
+        """Like `plan`, with the certificate that `policies.checking.verify.verify` accepts."""
         ...

@@ -9,11 +9,12 @@ from dataclasses import replace
 import numpy as np
 
 from policies.exact.clock import Clock
+from policies.exact.column_generation import Evaluated, Pricer
 from policies.exact.groups import Groups
 from policies.exact.incumbents import Incumbents
 from policies.exact.lagrangian import covers_of
 from policies.exact.options import Options, deployment_options
-from policies.exact.tree import Evaluated, Node, Outcome, Pricer, Tree
+from policies.exact.tree import Node, Outcome, Tree
 from policies.heuristics.greedy import Gh
 from policies.heuristics.moving import Moving
 from policies.heuristics.routing import route

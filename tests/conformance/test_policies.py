@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from pyomo.contrib.solver.common.results import SolutionStatus, TerminationCondition
 
-from policies.checking.certificate import verify
 from policies.checking.plan import check
-from policies.conformance import CHECKS, Status, run_checks
+from policies.checking.verify import verify
+from policies.conformance.suite import CHECKS, Status, run_checks
 from policies.registry import POLICIES, make_policy
 from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.errors import InfeasibleError

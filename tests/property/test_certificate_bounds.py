@@ -12,17 +12,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from policies.checking.certificate import (
-    Certificate,
-    Duals,
-    Group,
-    Node,
-    Split,
-    _bound,
-    _Restriction,
-    _Universe,
-    verify,
-)
+from policies.checking.bound import Restriction, node_bound
+from policies.checking.certificate import Certificate, Duals, Group, Node, Split
+from policies.checking.universe import Universe
+from policies.checking.verify import verify
 from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.planning.problem import CapacityRows, PlanningProblem, QueryType
 from tests.property.test_planners_exhaustive import placements, problems, routed_cost_usd
@@ -59,7 +52,7 @@ class Climb:
 
     def __init__(self, problem, rng, path=()):
         self.problem, self.rng, self.path = problem, rng, path
-        self.universe = _Universe(problem)
+        self.universe = Universe(problem)
         types = len(problem.query_types)
         usd = float(problem.rent_usd.min()) + 1e-3
         with_limits = [i for i in range(types) if problem.error_slo[i] > 0]
@@ -95,7 +88,7 @@ class Climb:
         for restriction in self.path:
             if not restriction.above:
                 alive = alive[restriction.count[alive] <= restriction.limit]
-        return _bound(self.universe, self.duals(values), self.path, alive)[0]
+        return node_bound(self.universe, self.duals(values), self.path, alive)[0]
 
     def top(self):
         """The best duals found, and what they prove."""
@@ -149,9 +142,9 @@ def test_no_tree_proves_more_than_the_optimum(problem, seed, data):
         count=data.draw(st.sampled_from(["deployments", "gpus"])),
     )
     at = data.draw(st.integers(0, 3 if group.count == "gpus" else 1))
-    universe = _Universe(problem)
+    universe = Universe(problem)
     count = universe.count(group)
-    sides = [_Restriction(count=count, limit=at + side, above=bool(side)) for side in (0, 1)]
+    sides = [Restriction(count=count, limit=at + side, above=bool(side)) for side in (0, 1)]
     split = Split(group=group, at=at, below=1, above=2)
     counts = dict(zip(options(universe), count.tolist(), strict=True))
     known = [
@@ -174,7 +167,7 @@ def test_no_tree_proves_more_than_the_optimum(problem, seed, data):
 @settings(max_examples=60, **OPTIONS)
 @given(problem=problems())
 def test_some_optimal_plan_uses_the_universe_only(problem):
-    known = set(options(_Universe(problem)))
+    known = set(options(Universe(problem)))
     costs = costs_usd(problem)
     kept = [cost for replicas, cost in costs if known >= deployed(replicas)]
     if costs:

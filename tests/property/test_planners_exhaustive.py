@@ -9,8 +9,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from policies.checking.certificate import verify
 from policies.checking.plan import check
+from policies.checking.verify import verify
 from policies.heuristics.routing import route
 from policies.registry import make_policy
 from simulator.catalog.configuration import Configuration, ModelSize, TierSize

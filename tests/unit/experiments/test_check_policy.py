@@ -6,7 +6,7 @@ import pytest
 
 from policies import conformance
 from policies.checking.random_problem import small_problem
-from policies.conformance import CHECKS, Status, run_checks
+from policies.conformance.suite import CHECKS, Status, run_checks
 
 MINE = """
 import os, sys, time

@@ -17,10 +17,10 @@ from policies.checking.certificate import (
     Split,
     certificate_to_dict,
     read_certificate,
-    verify,
     write_certificate,
 )
-from policies.checking.certificate import _Universe as Universe
+from policies.checking.universe import Universe
+from policies.checking.verify import verify
 from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.errors import InputError
 from simulator.planning.problem import CapacityRows, PlanningProblem, QueryType

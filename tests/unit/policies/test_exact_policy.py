@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from policies.checking.certificate import certificate_to_dict, read_certificate, verify, write_certificate
+from policies.checking.certificate import certificate_to_dict, read_certificate, write_certificate
 from policies.checking.plan import check
 from policies.checking.proof import Prover
 from policies.checking.random_problem import random_problem as problem
+from policies.checking.verify import verify
 from policies.exact.clock import Clock
 from policies.exact.master import Program
 from policies.registry import make_policy
