@@ -96,7 +96,8 @@ def poisson_workload(requests: int, replicas: int, load: float) -> Workload:
 
 def week_chunks(requests: int) -> Iterator[Workload]:
     """The week in chunks: a thinned Poisson process with a daily wave, token pairs drawn from the synthetic hour."""
-    from traces.synthetic.generate import load_profile, synthesise
+    from traces.synthetic.generate import synthesise
+    from traces.synthetic.profile import load_profile
 
     pool = synthesise(load_profile("azure-2023"), duration_s=3600.0, rate_factor=10.0, seed=0)
     rng = np.random.default_rng(11)

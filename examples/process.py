@@ -6,7 +6,8 @@ from experiments.scenario.scenario import load_scenario
 from policies.registry import make_policy
 from simulator.engine import EngineSettings, choose_engine
 from simulator.fleet.reality import Reality
-from traces.synthetic.generate import load_profile, synthesise
+from traces.synthetic.generate import synthesise
+from traces.synthetic.profile import load_profile
 
 replans_at_s = []
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from traces.formats.registry import TraceRead
-from traces.statistics.describe import SILENCE_MEANS, Ints, Totals, figures
+from traces.statistics.figures import SILENCE_MEANS, figures
+from traces.statistics.totals import Ints, Totals
 
 EQUAL_TIMES_SHARE = 0.01
 CAP_SHARE = 0.01

@@ -13,7 +13,7 @@ from simulator.errors import InputError
 from simulator.validation import closest
 from traces.forecast.registry import FORECASTERS
 from traces.formats.registry import READERS
-from traces.synthetic.generate import list_profiles, load_profile
+from traces.synthetic.profile import list_profiles, load_profile
 
 Rows = list[dict[str, Any]]
 

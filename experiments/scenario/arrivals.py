@@ -6,7 +6,8 @@ from experiments.scenario.scenario import EXPECTED, Scenario
 from simulator.rng import stream
 from simulator.workload import Trace
 from traces.source import TraceInMemory
-from traces.synthetic.generate import load_profile, synthesise
+from traces.synthetic.generate import synthesise
+from traces.synthetic.profile import load_profile
 
 
 def stand_in(

@@ -29,7 +29,7 @@ from experiments.verify.loop import LITTLE
 from simulator.errors import InputError
 from simulator.planning.problem import CapacityRows
 from simulator.replica.disciplines import Discipline
-from traces.synthetic.generate import load_profile
+from traces.synthetic.profile import load_profile
 
 POISSON = "Poisson"
 REPLICAS = "1,2,4,8,16"

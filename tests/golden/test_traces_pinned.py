@@ -13,9 +13,9 @@ import pytest
 
 from simulator.workload import merge_traces
 from traces.formats.registry import read_trace
-from traces.synthetic import fitting
-from traces.synthetic.generate import load_profile, synthesise
-from traces.synthetic.profile import parse_profile
+from traces.synthetic import azure_profiles
+from traces.synthetic.generate import synthesise
+from traces.synthetic.profile import load_profile, parse_profile
 
 # sha256 of the columns, times in units of 100 ns. It changes when the generator, the profile or NumPy's streams do.
 SMALL_TRACE_SHA256 = "8e61a58b75774f91f1ac8d78eacc79383aed91c87e5426f22cd17f59f4d195f8"
@@ -77,7 +77,7 @@ def test_the_real_files_merge_on_one_clock() -> None:
 def test_the_profile_is_what_the_fitting_prints_for_the_real_files() -> None:
     paths = [str(real_file(name)) for name in (CONV, CODE)]
     with redirect_stdout(io.StringIO()) as printed:
-        fitting.main(["azure-2023", *paths])
+        azure_profiles.main(["azure-2023", *paths])
     text = (resources.files("traces") / "profiles" / "azure-2023.toml").read_text(encoding="utf-8")
     again, kept = (parse_profile(t, name="profile") for t in (printed.getvalue(), text))
     assert (again.attribution, again.quantile_levels) == (kept.attribution, kept.quantile_levels)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from traces.io.writing import concatenate
-from traces.synthetic import fitting
+from traces.synthetic import azure_profiles
 from traces.synthetic.generate import Volatility, stream_trace
 from traces.synthetic.profile import load_profile, parse_profile
 
@@ -46,7 +46,7 @@ def test_the_profile_of_2024_is_what_the_fitting_prints(data_dir: Path) -> None:
         if not path.is_file():
             pytest.skip(f"TOKENFLEET_DATA: there is no {path}")
     with redirect_stdout(io.StringIO()) as printed:
-        fitting.main(["azure-2024", *map(str, paths)])
+        azure_profiles.main(["azure-2024", *map(str, paths)])
     again, kept = parse_profile(printed.getvalue(), name="printed"), load_profile("azure-2024")
     for field in ("name", "attribution", "assumptions", "curve_start", "quantile_levels"):
         assert getattr(again, field) == getattr(kept, field)

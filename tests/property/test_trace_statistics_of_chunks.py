@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from scipy.stats import ks_2samp, spearmanr, wasserstein_distance
 
 from simulator.workload import Trace
-from traces.statistics.describe import GAP_PRECISION, LEVELS, WINDOWS_S, TraceStatistics, figures
+from traces.statistics.describe import TraceStatistics
 from traces.statistics.distances import BLOCKS, Blocks, values
+from traces.statistics.figures import LEVELS, figures
+from traces.statistics.totals import GAP_PRECISION, WINDOWS_S
 
 GAPS_NS = (0, 0, 1, 700, 10**6, 25 * 10**6, 10**8, 10**9, 7 * 10**9, 61 * 10**9, 900 * 10**9)
 COLUMNS = ["time_ns", "source", "input_tokens", "output_tokens", "images"]

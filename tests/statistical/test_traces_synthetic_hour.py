@@ -11,9 +11,10 @@ import pytest
 from scipy.stats import spearmanr
 
 from simulator.workload import Trace
-from traces.statistics.describe import index_of_dispersion
-from traces.synthetic.generate import embedded_hour, load_profile, model_dispersion, synthesise
-from traces.synthetic.profile import Profile, RateComponent, SourceProfile
+from traces.statistics.totals import index_of_dispersion
+from traces.synthetic.dispersion import model_dispersion
+from traces.synthetic.generate import embedded_hour, synthesise
+from traces.synthetic.profile import Profile, RateComponent, SourceProfile, load_profile
 
 SEEDS = range(8)
 PROFILE = load_profile()

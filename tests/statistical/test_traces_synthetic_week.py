@@ -11,9 +11,10 @@ from scipy.stats import spearmanr
 
 from simulator.workload import Trace
 from traces.io.writing import concatenate
+from traces.synthetic.dispersion import model_dispersion
 from traces.synthetic.fitting import dispersion_within_hours
-from traces.synthetic.generate import load_profile, model_dispersion, stream_trace
-from traces.synthetic.profile import SourceProfile
+from traces.synthetic.generate import stream_trace
+from traces.synthetic.profile import SourceProfile, load_profile
 
 PROFILE = load_profile("azure-2024")
 WEEK_S = 7 * 86_400.0

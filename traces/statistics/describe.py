@@ -1,220 +1,42 @@
-"""What a trace is like, in figures: gathered chunk by chunk in memory that does not grow with the number of rows.
-
-Times are counted in whole nanoseconds from the first arrival, so that windows, equal times and grids are exact. Tokens
-are counted by value, gaps in bins of a relative width of 2^-10; both can be added up, and so can whole `Totals`.
-docs/traces.md defines every figure.
-"""
+"""The `Totals` of a trace, gathered chunk by chunk in memory that does not grow with the number of rows."""
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from simulator.errors import InputError
 from simulator.workload import Trace
+from traces.statistics.totals import (
+    NS,
+    WINDOWS_S,
+    ArrivalCurve,
+    ExtraTotals,
+    Floats,
+    GapTotals,
+    Ints,
+    Totals,
+    WindowTotals,
+    added,
+    gap_bin,
+    nanoseconds,
+)
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Columns = Mapping[str, npt.NDArray[np.int32]]
 
-NS = 1_000_000_000
-WINDOWS_S = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0)
-"""Windows in which arrivals are counted; each is a multiple of the one before."""
-
-LEVELS = {f"p{percent:g}": percent / 100 for percent in (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9)}
-
-GAP_PRECISION = 2.0**-11
-"""Relative error of a quantile of the gaps, at most."""
-
 SILENCE_S = 60.0
-SILENCE_MEANS = 20.0
-"""A gap this many times the mean gap is a silence: steady traffic has one in 500 million."""
+"""A gap longer than this is counted for itself."""
 
 SAMPLE_ROWS = 2**20
 """Up to this many rows the rank correlation is exact; above, it is that of evenly spaced rows, half as many or more."""
 
 _WIDTHS_NS = tuple(round(window_s * NS) for window_s in WINDOWS_S)
-_MAX_S = 2**63 / NS
-_SHIFT = 42  # of the 52 bits of a float's mantissa, bins keep 10
-_ONE = 1023 << 10  # the bin of 1 ns, once shifted
 _GRID_SLACK_NS = 10  # rounding of seconds as float64, up to two years from the start
 _SMALLEST_GRID_US = 1000
 _CURVE_BINS_S = (1, 10, 60, 600, 3600, 86_400, 864_000)
 _CURVE_LENGTH = 2**16
-
-
-def index_of_dispersion(arrival_s: Floats, window_s: float, span_s: float) -> float:
-    """Variance over mean of the counts in the full windows of [0, span_s); NaN if there is none or all are empty."""
-    width_ns = round(window_s * NS)
-    windows = round(span_s * NS) // width_ns
-    inside = nanoseconds(arrival_s) // width_ns
-    counts = np.bincount(inside[inside < windows], minlength=windows)
-    return float(counts.var() / counts.mean()) if counts.any() else math.nan
-
-
-def nanoseconds(arrival_s: Floats) -> Ints:
-    """Times in whole nanoseconds.
-
-    Raises
-    ------
-    InputError
-        If they do not fit into 64 bits.
-    """
-    if len(arrival_s) and arrival_s[-1] >= _MAX_S:
-        raise InputError(f"arrival_s: expected less than 292 years, found {arrival_s[-1]:g} s")
-    return np.rint(arrival_s * NS).astype(np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class WindowTotals:
-    """Counts in the full windows of one width: how many windows, the sum and the sum of squares of their counts."""
-
-    windows: int = 0
-    arrivals: int = 0
-    squares: int = 0
-    busy: int = 0
-    peak: int = 0
-
-    @property
-    def dispersion(self) -> float:
-        """Variance over mean of the counts; NaN for fewer than two windows or no arrival in them."""
-        if self.windows < 2 or not self.arrivals:
-            return math.nan
-        # In integers: no digits are lost, however many windows there are.
-        return (self.windows * self.squares - self.arrivals**2) / (self.windows * self.arrivals)
-
-    def __add__(self, other: "WindowTotals") -> "WindowTotals":
-        return WindowTotals(
-            self.windows + other.windows,
-            self.arrivals + other.arrivals,
-            self.squares + other.squares,
-            self.busy + other.busy,
-            max(self.peak, other.peak),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class GapTotals:
-    """Times between arrivals: number, mean and sum of squared deviations, and how many fall in each bin."""
-
-    count: int
-    mean_s: float
-    deviations_s2: float
-    bins: Ints
-    longest_s: float
-    minute_count: int
-    minute_s: float
-
-    @property
-    def cv(self) -> float:
-        """Standard deviation over mean; NaN without gaps, or if all are zero."""
-        return math.sqrt(self.deviations_s2 / self.count) / self.mean_s if self.count and self.mean_s else math.nan
-
-    def __add__(self, other: "GapTotals") -> "GapTotals":
-        count = self.count + other.count
-        apart = other.mean_s - self.mean_s
-        share = other.count / max(count, 1)
-        return GapTotals(
-            count,
-            self.mean_s + apart * share,
-            self.deviations_s2 + other.deviations_s2 + apart**2 * self.count * share,  # Chan, Golub and LeVeque, 1979
-            added(self.bins, other.bins),
-            max(self.longest_s, other.longest_s),
-            self.minute_count + other.minute_count,
-            self.minute_s + other.minute_s,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ExtraTotals:
-    """A further column: how many rows are above zero, the sum and the largest value."""
-
-    above_zero: int = 0
-    total: int = 0
-    largest: int = 0
-
-    def __add__(self, other: "ExtraTotals") -> "ExtraTotals":
-        return ExtraTotals(
-            self.above_zero + other.above_zero, self.total + other.total, max(self.largest, other.largest)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ArrivalCurve:
-    """Arrivals in successive bins from the first arrival on; the last bin may not be full."""
-
-    bin_s: int
-    counts: Ints
-
-    def in_bins_of(self, bin_s: int) -> Ints | None:
-        """The same in wider bins; None if `bin_s` is not a multiple of these."""
-        if bin_s % self.bin_s:
-            return None
-        return np.add.reduceat(self.counts, np.arange(0, len(self.counts), bin_s // self.bin_s))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """All that is known of some requests. Sums of `Totals` are as if one lay behind the other, without a gap between.
-
-    Attributes
-    ----------
-    first_s, span_s
-        Time of the first arrival, and from it to the last.
-    windows
-        By width in seconds, each of `WINDOWS_S`.
-    input_tokens, output_tokens
-        How many requests have 0, 1, 2, ... tokens.
-    spearman, spearman_rows
-        Rank correlation of input and output tokens (NaN if one is constant), and of how many rows.
-    grid_us
-        Largest whole number of microseconds of which all gaps are multiples; 0 if it is below a millisecond, and for a
-        sum.
-    duplicates
-        Rows that are equal in all columns to an earlier one.
-    curve
-        None for a sum.
-    """
-
-    rows: int
-    first_s: float
-    span_s: float
-    gaps: GapTotals
-    windows: Mapping[float, WindowTotals]
-    input_tokens: Ints
-    output_tokens: Ints
-    spearman: float
-    spearman_rows: int
-    grid_us: int
-    duplicates: int
-    extras: Mapping[str, ExtraTotals]
-    curve: ArrivalCurve | None
-
-    def __add__(self, other: "Totals") -> "Totals":
-        names = dict.fromkeys([*self.extras, *other.extras])
-        known = [(part.spearman, part.rows) for part in (self, other) if not math.isnan(part.spearman)]
-        weight = sum(rows for _, rows in known)
-        return Totals(
-            rows=self.rows + other.rows,
-            first_s=self.first_s,
-            span_s=self.span_s + other.span_s,
-            gaps=self.gaps + other.gaps,
-            windows={window_s: self.windows[window_s] + other.windows[window_s] for window_s in WINDOWS_S},
-            input_tokens=added(self.input_tokens, other.input_tokens),
-            output_tokens=added(self.output_tokens, other.output_tokens),
-            spearman=sum(value * rows for value, rows in known) / weight if weight else math.nan,
-            spearman_rows=self.spearman_rows + other.spearman_rows,
-            grid_us=0,
-            duplicates=self.duplicates + other.duplicates,
-            extras={
-                name: self.extras.get(name, ExtraTotals()) + other.extras.get(name, ExtraTotals()) for name in names
-            },
-            curve=None,
-        )
 
 
 class TraceStatistics:
@@ -359,29 +181,6 @@ class _Group:
 
 def _no_gaps() -> GapTotals:
     return GapTotals(0, 0.0, 0.0, np.zeros(0, dtype=np.int64), 0.0, 0, 0.0)
-
-
-def added(left: Ints, right: Ints) -> Ints:
-    """The sum of two histograms, either of which may be longer."""
-    if len(left) < len(right):
-        left, right = right, left
-    total = left.copy()
-    total[: len(right)] += right
-    return total
-
-
-def gap_bin(gap_ns: Ints) -> Ints:
-    """Bin of each gap: 0 for none at all, then those of the first bits of the gap as a floating-point number."""
-    return np.asarray(np.maximum((gap_ns.astype(np.float64).view(np.int64) >> _SHIFT) - (_ONE - 1), 0))
-
-
-def gap_values_s(bins: int) -> Floats:
-    """The middles of the first `bins` bins, in seconds."""
-    edges = (np.arange(bins + 1, dtype=np.int64) + (_ONE - 1)) << _SHIFT
-    edges_ns = edges.view(np.float64)
-    middle_s = (edges_ns[:-1] + edges_ns[1:]) / 2 / NS
-    middle_s[:1] = 0.0
-    return middle_s
 
 
 def _runs(index: Ints, counts: Ints | None) -> tuple[Ints, Ints]:
@@ -559,108 +358,3 @@ def _key(columns: Iterable[Ints]) -> Ints:
             size = len(key)
         key, size = key * values + (column - lowest), size * values
     return key
-
-
-def quantiles(counts: Ints, levels: Sequence[float], values: Floats | None = None) -> Floats:
-    """Quantiles of a histogram, linear between neighbours as those of NumPy; NaN for an empty one.
-
-    Parameters
-    ----------
-    values
-        What is counted in each place of `counts`; 0, 1, 2, ... if none is given.
-    """
-    below = np.cumsum(counts)
-    if not len(below) or not below[-1]:
-        return np.full(len(levels), np.nan)
-    place = np.asarray(levels) * (int(below[-1]) - 1)
-    lower = np.floor(place)
-    index = [np.searchsorted(below, rank, side="right") for rank in (lower, np.ceil(place))]
-    low, high = (index[k].astype(np.float64) if values is None else values[index[k]] for k in range(2))
-    return np.asarray(low + (high - low) * (place - lower))
-
-
-def token_mean(counts: Ints) -> float:
-    """Mean of a histogram of tokens; NaN for an empty one."""
-    rows = int(counts.sum())
-    return int(np.dot(np.arange(len(counts)), counts)) / rows if rows else math.nan
-
-
-def token_figures(counts: Ints) -> dict[str, Any]:
-    """Mean, standard deviation, extremes, quantiles and zeros; None where there is no request."""
-    used = np.flatnonzero(counts)
-    if not len(used):
-        return {"total": 0, **dict.fromkeys(("mean", "std", "min", "max", *LEVELS)), "zeros": 0}
-    weights = counts[used]
-    rows, total = int(weights.sum()), int(np.dot(used, weights))
-    mean = total / rows
-    return {
-        "total": total,
-        "mean": mean,
-        "std": math.sqrt(float((np.square(used - mean) * weights).sum()) / rows),
-        "min": int(used[0]),
-        "max": int(used[-1]),
-        **dict(zip(LEVELS, quantiles(counts, list(LEVELS.values())).tolist(), strict=True)),
-        "zeros": int(counts[0]),
-    }
-
-
-def gap_figures(gaps: GapTotals) -> dict[str, Any]:
-    """Mean, longest, quantiles (to within `GAP_PRECISION`) and zeros, in seconds; None where there is no gap."""
-    if not gaps.count:
-        return {**dict.fromkeys(("mean", "max", *LEVELS)), "zeros": 0}
-    at = np.minimum(quantiles(gaps.bins, list(LEVELS.values()), gap_values_s(len(gaps.bins))), gaps.longest_s)
-    named = dict(zip(LEVELS, at.tolist(), strict=True))
-    return {"mean": gaps.mean_s, "max": gaps.longest_s, **named, "zeros": int(gaps.bins[0])}
-
-
-def silence_figures(gaps: GapTotals) -> dict[str, Any]:
-    """Gaps over a minute, and over `SILENCE_MEANS` times the mean (these to within the bins of the gaps)."""
-    middle_s = gap_values_s(len(gaps.bins))
-    long = middle_s > SILENCE_MEANS * gaps.mean_s
-    bins = np.where(long, gaps.bins, 0) if gaps.mean_s else np.zeros_like(gaps.bins)
-    return {
-        "over_60s": {"count": gaps.minute_count, "total_s": gaps.minute_s},
-        "over_20_means": {"count": int(bins.sum()), "total_s": float((bins * middle_s).sum())},
-    }
-
-
-def extra_figures(totals: Totals) -> dict[str, Any]:
-    """Of each further column: the share of requests above zero, mean and largest value."""
-    inputs = token_mean(totals.input_tokens) * totals.rows
-    figures: dict[str, Any] = {}
-    for name, extra in totals.extras.items():
-        share, mean = extra.above_zero / totals.rows, extra.total / totals.rows
-        figures[name] = {"share_of_rows": share, "mean": mean, "max": extra.largest}
-        if name == "prefix_tokens":
-            figures[name]["share_of_input_tokens"] = extra.total / inputs if inputs else None
-    return figures
-
-
-def figures(totals: Totals) -> dict[str, Any]:
-    """Every figure of some requests, ready for JSON: None where one is not defined."""
-    minutes = totals.windows[60.0]
-    full = bool(minutes.windows)
-    return {
-        "rows": totals.rows,
-        "first_arrival_s": totals.first_s,
-        "span_s": totals.span_s,
-        "rate_per_min": 60 * totals.rows / totals.span_s if totals.span_s else None,
-        "full_minutes": minutes.windows,
-        "peak_per_min": minutes.peak if full else None,
-        "idle_minutes": minutes.windows - minutes.busy if full else None,
-        "gap_cv": _defined(totals.gaps.cv),
-        "gap_s": gap_figures(totals.gaps),
-        "silences": silence_figures(totals.gaps),
-        "dispersion": {f"{window_s:g}s": _defined(totals.windows[window_s].dispersion) for window_s in WINDOWS_S},
-        "input_tokens": token_figures(totals.input_tokens),
-        "output_tokens": token_figures(totals.output_tokens),
-        "spearman": _defined(totals.spearman),
-        "spearman_rows": totals.spearman_rows,
-        "duplicates": totals.duplicates,
-        "timestamp_grid_s": totals.grid_us / 1e6 if totals.grid_us else None,
-        "extras": extra_figures(totals),
-    }
-
-
-def _defined(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from simulator.workload import Trace
-from traces.statistics.describe import Floats, Ints, Totals, TraceStatistics, gap_values_s, quantiles, token_mean
+from traces.statistics.describe import TraceStatistics
+from traces.statistics.figures import quantiles, token_mean
+from traces.statistics.totals import Floats, Ints, Totals, gap_values_s
 
 BLOCKS = 10
 """Blocks in time; there are 126 ways to halve them, and all are taken."""

@@ -1,6 +1,7 @@
 """What a synthetic trace needs to know of a real one: `traces/profiles/*.toml`."""
 
 import itertools
+import json
 import tomllib
 from dataclasses import dataclass
 from datetime import datetime
@@ -266,3 +267,69 @@ def parse_profile(text: str, *, name: str) -> Profile:
             for source in raw.sources
         ),
     )
+
+
+def profile_toml(profile: Profile) -> str:
+    """The profile as a `tokenfleet-profile/1` file: four significant digits, one decimal in token quantiles."""
+    lines = [
+        'format = "tokenfleet-profile/1"',
+        f"name = {_text(profile.name)}",
+        f"attribution = {_text(profile.attribution)}",
+    ]
+    if profile.assumptions:
+        lines += ["assumptions = [", *(f"  {_text(sentence)}," for sentence in profile.assumptions), "]"]
+    if profile.curve_start is not None:
+        lines.append(f"curve_start = {profile.curve_start.isoformat()}")
+    lines.append(_array("quantile_levels", profile.quantile_levels))
+    for source in profile.sources:
+        lines += ["\n[[sources]]", f"name = {_text(source.name)}", *_source_lines(source, profile)]
+    return "\n".join(lines) + "\n"
+
+
+def _source_lines(source: SourceProfile, profile: Profile) -> list[str]:
+    measured = [f"rate_per_s = {source.rate_per_s:.4g}"]
+    if source.gap_cv is not None:
+        measured.append(f"gap_cv = {source.gap_cv:.4g}")
+    fitted = []
+    if source.follow_share:
+        fitted = [f"follow_share = {source.follow_share:.4g}", f"follow_delay_s = {source.follow_delay_s:.4g}"]
+    curve = []
+    if source.requests_per_h:
+        curve = ["# 24 hours a line", _array("requests_per_h", source.requests_per_h, per_line=24)]
+    joint = []
+    if source.joint:
+        rows = ("  [" + ", ".join(f"{round(value, 1):g}" for value in row) + "]," for row in source.joint)
+        joint = ["# requests by the rank of their input (rows) and of their output (columns)", "joint = [", *rows, "]"]
+    return [
+        "# measured, or assumed as stated above" if profile.assumptions else "# measured",
+        *measured,
+        f"spearman = {source.spearman:.4g}",
+        "dispersion = [",
+        *(f"  {{ window_s = {w:g}, index = {index:.4g} }}," for w, index in source.dispersion.items()),
+        "]",
+        *curve,
+        _array("input_tokens", source.input_tokens),
+        _array("output_tokens", source.output_tokens),
+        *joint,
+        "# fitted to rate, dispersion and long gaps by traces/synthetic/fitting.py",
+        *fitted,
+        "modulation = [",
+        *(f"  {_component(component)}," for component in source.modulation),
+        "]",
+    ]
+
+
+def _text(value: str) -> str:
+    """A TOML string: of what JSON escapes TOML knows all."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+
+
+def _component(component: RateComponent) -> str:
+    fields = {name: getattr(component, name) for name in ("time_scale_s", "squared_cv", "on_share")}
+    return "{ " + ", ".join(f"{name} = {value:.4g}" for name, value in fields.items()) + " }"
+
+
+def _array(name: str, values: tuple[float, ...], per_line: int = 15) -> str:
+    texts = [f"{round(value, 4 if value < 1 else 1):.10g}" for value in values]
+    rows = [", ".join(texts[k : k + per_line]) for k in range(0, len(texts), per_line)]
+    return f"{name} = [\n" + "".join(f"  {row},\n" for row in rows) + "]"

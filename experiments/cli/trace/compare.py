@@ -16,8 +16,8 @@ from experiments.cli.trace.inputs import check_figure_path, trace_input
 from experiments.options import parse_reading
 from experiments.show.progress import JsonOption, OnBadRowOption, Terminal
 from traces.formats.registry import OnBadRow, Reading
-from traces.statistics.describe import Totals
 from traces.statistics.distances import Blocks, Comparison, Kind, Status, compare
+from traces.statistics.totals import Totals
 
 VERDICTS = {Status.ALIKE: "alike", Status.DIFFERS: "differs", Status.CHANCE: "chance?", Status.UNKNOWN: "–"}
 

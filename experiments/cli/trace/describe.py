@@ -25,7 +25,9 @@ from experiments.show.progress import (
 )
 from traces.formats.registry import OnBadRow, Reading
 from traces.source import Survey
-from traces.statistics.describe import GAP_PRECISION, LEVELS, Totals, TraceStatistics, figures
+from traces.statistics.describe import TraceStatistics
+from traces.statistics.figures import LEVELS, figures
+from traces.statistics.totals import GAP_PRECISION, Totals
 from traces.warnings import file_oddities, oddities
 
 SHOWN_SOURCES = 5  # beside all requests, in 80 columns

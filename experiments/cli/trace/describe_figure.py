@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments.show.style import CLOCK_UNITS, METADATA, POLICY_COLOURS, STYLE
 from simulator.errors import InputError
-from traces.statistics.describe import WINDOWS_S, Totals, gap_values_s
+from traces.statistics.totals import WINDOWS_S, Totals, gap_values_s
 
 CURVE_BINS_S = (1, 10, 60, 600, 3600, 86_400, 864_000)
 CURVE_POINTS = 240  # at most: more would be hair

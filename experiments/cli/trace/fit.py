@@ -52,10 +52,8 @@ def command(
     trace = concatenate(chunks)
     chunks.clear()
     files = ", ".join(Path(item).name for item in traces)
-    from traces.synthetic.fitting import (  # here: SciPy takes longer to load than most commands
-        fit_profile,
-        profile_toml,
-    )
+    from traces.synthetic.fitting import fit_profile
+    from traces.synthetic.profile import profile_toml  # here: SciPy takes longer to load than most commands
 
     profile = fit_profile(trace, name=name or out_file.stem, attribution=f"fitted by tokenfleet trace fit to {files}")
     write_text(out_file, profile_toml(profile))

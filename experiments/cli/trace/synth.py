@@ -29,7 +29,8 @@ from simulator.workload import Trace
 from traces.formats.registry import OnBadRow, Reading
 from traces.io.writing import rechunk, writable, write_trace
 from traces.source import Summary
-from traces.synthetic.generate import Volatility, in_utc, read_profile, stream_trace, without_bursts, without_curve
+from traces.synthetic.generate import Volatility, in_utc, stream_trace, without_bursts, without_curve
+from traces.synthetic.profile import read_profile
 from traces.synthetic.resample import Blocks, blocks_of, resample
 
 DEFAULT_PROFILE = "azure-2024"

@@ -28,7 +28,8 @@ from simulator.fleet.replicas import deployment_key
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
 from simulator.rng import stream
 from simulator.workload import Trace
-from traces.synthetic.generate import load_profile, synthesise
+from traces.synthetic.generate import synthesise
+from traces.synthetic.profile import load_profile
 from traces.synthetic.resample import blocks_of, resample
 
 STEP = 1.03

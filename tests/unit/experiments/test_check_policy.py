@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from policies import conformance
 from policies.checking.random_problem import small_problem
+from policies.conformance import bench
 from policies.conformance.suite import CHECKS, Status, run_checks
 
 MINE = """
@@ -163,7 +163,7 @@ def test_to_find_no_plan_is_excused_only_under_unmet_caps(policy_file):
 
 
 def test_a_policy_that_hangs_is_given_up(policy_file, monkeypatch):
-    monkeypatch.setattr(conformance, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(bench, "PATIENCE_S", 0.2)
     finding = found(policy_file("while True: pass"), "feasible", problems=1)
     assert finding.status is Status.FAILED
     assert "it had not returned after 0.2 s" in finding.detail

@@ -11,7 +11,8 @@ from simulator.workload import Trace
 from traces.io.parquet import write_parquet
 from traces.statistics.describe import TraceStatistics
 from traces.statistics.distances import MEASURES, Blocks, Kind, Status, chance, compare, hourly
-from traces.synthetic.generate import load_profile, synthesise
+from traces.synthetic.generate import synthesise
+from traces.synthetic.profile import load_profile
 
 
 def poisson(seed, rate_per_s=2.0, span_s=3600.0, median_tokens=400, sources=("conv",)):

@@ -10,7 +10,8 @@ from experiments.cli.trace.describe import number
 from experiments.cli.trace.describe_figure import picture
 from simulator.workload import Trace
 from traces.io.parquet import write_parquet
-from traces.statistics.describe import GAP_PRECISION, TraceStatistics
+from traces.statistics.describe import TraceStatistics
+from traces.statistics.totals import GAP_PRECISION
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 

@@ -9,15 +9,9 @@ import pytest
 from simulator.errors import InputError
 from simulator.workload import Trace
 from traces.formats.registry import TraceRead, read_chunks
-from traces.statistics.describe import (
-    GAP_PRECISION,
-    TraceStatistics,
-    figures,
-    gap_bin,
-    gap_values_s,
-    index_of_dispersion,
-    quantiles,
-)
+from traces.statistics.describe import TraceStatistics
+from traces.statistics.figures import figures, quantiles
+from traces.statistics.totals import GAP_PRECISION, gap_bin, gap_values_s, index_of_dispersion
 from traces.warnings import file_oddities, oddities
 
 

@@ -8,19 +8,13 @@ from scipy.stats import spearmanr
 
 from simulator.errors import InputError
 from simulator.workload import Trace
-from traces.synthetic import fitting
-from traces.synthetic.fitting import (
-    _Counted,
-    _fit_silence,
-    _spearman,
-    _whole_hours,
-    dispersion_within_hours,
-    fit_profile,
-    joint_ranks,
-    profile_toml,
-)
-from traces.synthetic.generate import model_dispersion, synthesise
-from traces.synthetic.profile import Profile, RateComponent, SourceProfile, load_profile, parse_profile
+from traces.statistics.figures import quantiles
+from traces.synthetic import tokens
+from traces.synthetic.dispersion import model_dispersion
+from traces.synthetic.fitting import _whole_hours, dispersion_within_hours, fit_profile, fit_silence
+from traces.synthetic.generate import synthesise
+from traces.synthetic.profile import Profile, RateComponent, SourceProfile, load_profile, parse_profile, profile_toml
+from traces.synthetic.tokens import TokenCounts, joint_ranks, spearman
 
 START = datetime(2024, 5, 10, tzinfo=UTC)
 
@@ -127,34 +121,37 @@ def test_dispersion_within_hours_is_about_the_curve() -> None:
 
 def test_joint_ranks_by_hand() -> None:
     inputs, outputs = np.array([1, 2, 3, 4], dtype=np.int32), np.array([5, 5, 7, 6], dtype=np.int32)
-    assert joint_ranks(inputs, outputs, 2) == ((2.0, 0.0), (0.0, 2.0))
+    assert joint_ranks(TokenCounts(inputs), TokenCounts(outputs), 2) == ((2.0, 0.0), (0.0, 2.0))
     # Equal tokens share their ranks.
-    assert joint_ranks(inputs, np.array([5, 5, 5, 5], dtype=np.int32), 2) == ((1.0, 1.0), (1.0, 1.0))
-    table = np.array(joint_ranks(np.repeat(inputs, 5), np.tile(outputs, 5), 3))
+    assert joint_ranks(TokenCounts(inputs), TokenCounts(np.array([5, 5, 5, 5], dtype=np.int32)), 2) == (
+        (1.0, 1.0),
+        (1.0, 1.0),
+    )
+    table = np.array(joint_ranks(TokenCounts(np.repeat(inputs, 5)), TokenCounts(np.tile(outputs, 5)), 3))
     assert table.sum(axis=0) == pytest.approx([20 / 3] * 3)
     assert table.sum(axis=1) == pytest.approx([20 / 3] * 3)
 
 
 @pytest.mark.parametrize("rows", [100, 1000])
 def test_what_is_counted_by_values_is_what_sorting_gives(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "PART_ROWS", 64)
+    monkeypatch.setattr(tokens, "PART_ROWS", 64)
     rng = np.random.default_rng(rows)
     inputs = rng.integers(0, 50, rows).astype(np.int32) ** 2
     outputs = (inputs // 100 + rng.integers(0, 9, rows)).astype(np.int32)
     levels = (0.0, 0.001, 0.25, 0.333, 0.5, 0.99, 1.0)
-    counted = _Counted(inputs), _Counted(outputs)
-    assert counted[0].quantiles(levels) == pytest.approx(np.quantile(inputs, levels))
-    assert _spearman(*counted) == pytest.approx(spearmanr(inputs, outputs).statistic)
-    assert _spearman(counted[0], _Counted(np.full(rows, 7, dtype=np.int32))) == 0.0
-    assert np.sum(joint_ranks(inputs, outputs)) == pytest.approx(rows)
+    counted = TokenCounts(inputs), TokenCounts(outputs)
+    assert quantiles(counted[0].counts, levels) == pytest.approx(np.quantile(inputs, levels))
+    assert spearman(*counted) == pytest.approx(spearmanr(inputs, outputs).statistic)
+    assert spearman(counted[0], TokenCounts(np.full(rows, 7, dtype=np.int32))) == 0.0
+    assert np.sum(joint_ranks(*counted)) == pytest.approx(rows)
 
 
 def test_silence_is_told_from_low_rates() -> None:
     rng = np.random.default_rng(1)
-    assert _fit_silence(rng.exponential(30.0, 5000), 150_000.0, 600.0) == ()
+    assert fit_silence(rng.exponential(30.0, 5000), 150_000.0, 600.0) == ()
     silent = rng.random(20_000) < 0.02
     gap_s = np.where(silent, rng.exponential(300.0, 20_000), rng.exponential(1.0, 20_000))
-    (found,) = _fit_silence(gap_s, float(gap_s.sum()), 20.0)
+    (found,) = fit_silence(gap_s, float(gap_s.sum()), 20.0)
     assert found.on_share == pytest.approx(gap_s[~silent].sum() / gap_s.sum(), rel=0.1)
 
 

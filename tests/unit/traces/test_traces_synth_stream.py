@@ -12,20 +12,19 @@ from scipy.stats import spearmanr
 from simulator.errors import InputError
 from simulator.workload import Trace
 from traces.io.writing import concatenate
+from traces.synthetic.dispersion import model_dispersion
 from traces.synthetic.generate import (
     WALK_LIMIT,
     Volatility,
     _followers,
     _Walk,
     embedded_hour,
-    load_profile,
-    model_dispersion,
     stream_trace,
     synthesise,
     without_bursts,
     without_curve,
 )
-from traces.synthetic.profile import Profile, RateComponent, SourceProfile
+from traces.synthetic.profile import Profile, RateComponent, SourceProfile, load_profile
 from traces.synthetic.ratecurve import RateCurve
 
 COLUMNS = ("arrival_s", "source", "input_tokens", "output_tokens")

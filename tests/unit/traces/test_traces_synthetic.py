@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 
 from simulator.errors import InputError
-from traces.synthetic.fitting import index_of_dispersion, profile_toml
-from traces.synthetic.generate import embedded_hour, list_profiles, load_profile, model_dispersion, synthesise
-from traces.synthetic.profile import Profile, RateComponent, SourceProfile, parse_profile, read_profile
+from traces.statistics.totals import index_of_dispersion
+from traces.synthetic.dispersion import model_dispersion
+from traces.synthetic.generate import embedded_hour, synthesise
+from traces.synthetic.profile import (
+    Profile,
+    RateComponent,
+    SourceProfile,
+    list_profiles,
+    load_profile,
+    parse_profile,
+    profile_toml,
+    read_profile,
+)
 
 CONV = 'name = "conv"'
 TEXT = (resources.files("traces") / "profiles" / "azure-2023.toml").read_text(encoding="utf-8")
