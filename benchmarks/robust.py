@@ -15,7 +15,7 @@ import pyomo.environ as pyo
 
 from experiments.studies.tasks.problem_source import ground_of
 from experiments.studies.tasks.stress import rerouted
-from policies.checking.checked_plan import judged_plan
+from policies.checking.checked_plan import checked_plan
 from policies.milp.policy import Progress, solve
 from policies.milp.robust import build_robust_model
 from policies.registry import make_policy
@@ -69,7 +69,7 @@ def main() -> None:
 
 def _figures(name: str, problem: PlanningProblem, stop: StoppingRule, seed: int) -> tuple[float, float, float, float]:
     began = time.process_time()
-    plan, _ = judged_plan(make_policy(name), problem, incumbent=None, stop=stop, seed=seed)
+    plan, _ = checked_plan(make_policy(name), problem, incumbent=None, stop=stop, seed=seed)
     taken_s = time.process_time() - began
     worse = rerouted(problem, plan_arrays(problem, plan), FACTOR, FACTOR)
     return plan.cost_usd, worse["cost_usd"], worse["unmet_share"], taken_s

@@ -22,7 +22,7 @@ FEW_ROWS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Oddity:
+class TraceWarning:
     """Something odd: of which kind, in words, and the numbers in them."""
 
     kind: str
@@ -33,37 +33,37 @@ class Oddity:
         return {"kind": self.kind, "text": self.text, **self.numbers}
 
 
-def file_oddities(reads: tuple[TraceRead, ...]) -> list[Oddity]:
+def file_warnings(reads: tuple[TraceRead, ...]) -> list[TraceWarning]:
     """What reading the files came to."""
-    found = []
+    warnings = []
     rows = sum(read.rows_in_file for read in reads)
     skipped = sum(read.rows_skipped for read in reads)
     moved = sum(getattr(read, "rows_out_of_order", 0) for read in reads)
     if skipped:
         text = f"{skipped:,} of {rows:,} rows ({skipped / rows:.2%}) could not be read and are left out"
-        found.append(Oddity("rows_skipped", text, {"rows": skipped}))
+        warnings.append(TraceWarning("rows_skipped", text, {"rows": skipped}))
     if moved:
         text = f"{moved:,} rows ({moved / rows:.2%}) were earlier than the row before them; they are sorted here"
-        found.append(Oddity("rows_out_of_order", text, {"rows": moved}))
-    return found
+        warnings.append(TraceWarning("rows_out_of_order", text, {"rows": moved}))
+    return warnings
 
 
-def oddities(totals: Totals) -> list[Oddity]:
+def trace_warnings(totals: Totals) -> list[TraceWarning]:
     """What is odd about some requests: tokens, equal rows and times, silences."""
     return [*_tokens("input", totals.input_tokens), *_tokens("output", totals.output_tokens), *_times(totals)]
 
 
-def _tokens(which: str, counts: Ints) -> Iterator[Oddity]:
+def _tokens(which: str, counts: Ints) -> Iterator[TraceWarning]:
     rows = int(counts.sum())
     zeros = int(counts[0]) if rows else 0
     if zeros:
         text = f"{_rows(zeros)} ({zeros / rows:.2%}) have no {which} tokens"
-        yield Oddity(f"zero_{which}_tokens", text, {"rows": zeros, "share": zeros / rows})
+        yield TraceWarning(f"zero_{which}_tokens", text, {"rows": zeros, "share": zeros / rows})
     if rows < FEW_ROWS:
         return
     largest = int(np.flatnonzero(counts)[-1])
     if int(counts[largest]) == rows:
-        yield Oddity(f"constant_{which}_tokens", f"all rows have {largest:,} {which} tokens", {"tokens": largest})
+        yield TraceWarning(f"constant_{which}_tokens", f"all rows have {largest:,} {which} tokens", {"tokens": largest})
         return
     width = max(1, int(CAP_WIDTH * largest))
     top = int(counts[largest + 1 - width : largest + 1].sum())
@@ -71,25 +71,25 @@ def _tokens(which: str, counts: Ints) -> Iterator[Oddity]:
     if top >= max(CAP_ROWS, CAP_SHARE * rows) and top > CAP_CONTRAST * width * float(below.mean()):
         where = f"exactly {largest:,}" if width == 1 else f"{largest + 1 - width:,} to {largest:,}"
         text = f"{top / rows:.1%} of the rows have {where} {which} tokens, the most there are: probably cut off there"
-        yield Oddity(f"capped_{which}_tokens", text, {"tokens": largest, "rows": top, "share": top / rows})
+        yield TraceWarning(f"capped_{which}_tokens", text, {"tokens": largest, "rows": top, "share": top / rows})
 
 
-def _times(totals: Totals) -> Iterator[Oddity]:
+def _times(totals: Totals) -> Iterator[TraceWarning]:
     known = figures(totals)
     if totals.duplicates:
         text = f"{_rows(totals.duplicates)} ({totals.duplicates / totals.rows:.2%}) repeat an earlier row exactly"
-        yield Oddity("duplicates", text, {"rows": totals.duplicates, "share": totals.duplicates / totals.rows})
+        yield TraceWarning("duplicates", text, {"rows": totals.duplicates, "share": totals.duplicates / totals.rows})
     gaps = totals.gaps.count
     if totals.rows < FEW_ROWS:
         return
     equal = int(known["gap_s"]["zeros"])
     if equal > EQUAL_TIMES_SHARE * gaps:
         text = f"{_rows(equal)} ({equal / totals.rows:.1%}) arrive at the very time of the row before"
-        yield Oddity("equal_timestamps", text, {"rows": equal, "share": equal / totals.rows})
+        yield TraceWarning("equal_timestamps", text, {"rows": equal, "share": equal / totals.rows})
     grid_s = known["timestamp_grid_s"]
     if grid_s is not None:
         text = f"all times are multiples of {_duration(grid_s)} from the first: shorter gaps are not in the data"
-        yield Oddity("timestamp_grid", text, {"grid_s": grid_s})
+        yield TraceWarning("timestamp_grid", text, {"grid_s": grid_s})
     silent, minute = known["silences"]["over_20_means"], known["silences"]["over_60s"]
     if silent["count"]:
         share = silent["total_s"] / totals.span_s
@@ -108,7 +108,7 @@ def _times(totals: Totals) -> Iterator[Oddity]:
             "longest_s": totals.gaps.longest_s,
             "share_of_span": share,
         }
-        yield Oddity("silences", text, numbers)
+        yield TraceWarning("silences", text, numbers)
 
 
 def _rows(count: int) -> str:

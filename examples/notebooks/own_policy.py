@@ -9,7 +9,7 @@ from dataclasses import replace
 from experiments.replay.controller import nominal_problem
 from experiments.scenario.scenario import load_scenario
 from experiments.studies.tasks.stress import rerouted
-from policies.checking.checked_plan import judged_plan
+from policies.checking.checked_plan import checked_plan
 from policies.heuristics.adaptive import Agh
 from policies.heuristics.routing import route
 from simulator.planning.plan import build_plan, plan_arrays
@@ -31,7 +31,7 @@ class Patient:
 # %%
 problem = nominal_problem(load_scenario("paper-base"), period_h=24.0)
 for policy in (Agh(), Patient()):
-    plan, report = judged_plan(policy, problem, incumbent=None, stop=StoppingRule(), seed=0)
+    plan, report = checked_plan(policy, problem, incumbent=None, stop=StoppingRule(), seed=0)
     assert report is not None
     assert report.accepted
     for factor in (1.0, 1.3):

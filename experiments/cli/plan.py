@@ -24,7 +24,7 @@ from experiments.verify.loop import Options, verify
 from experiments.verify.sample import Sample
 from experiments.verify.verdict import Verdict, verdict_of
 from policies.checking.certificate import write_certificate
-from policies.checking.checked_plan import judged_plan, judged_proof
+from policies.checking.checked_plan import checked_plan, checked_proof
 from policies.checking.plan import CheckReport, check
 from policies.checking.proof import Effort, Prover
 from simulator.errors import InputError, RunError
@@ -141,12 +141,12 @@ def command(
     with terminal.progress_bars() as bars:
         stop = StoppingRule(time_limit_s=time_limit, effort=effort, report=bars.search(chosen.name))
         if isinstance(chosen, Prover):
-            proof, report = judged_proof(chosen, data, incumbent=None, stop=stop, seed=seed)
+            proof, report = checked_proof(chosen, data, incumbent=None, stop=stop, seed=seed)
             made, took = proof.plan, proof.effort
             if certificate_file is not None:
                 write_certificate(certificate_file, proof.certificate)
         else:
-            made, report = judged_plan(chosen, data, incumbent=None, stop=stop, seed=seed)
+            made, report = checked_plan(chosen, data, incumbent=None, stop=stop, seed=seed)
     if out_file is not None:
         write_plan(out_file, made)
     if as_json:

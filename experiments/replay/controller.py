@@ -11,7 +11,7 @@ import numpy.typing as npt
 from experiments.measures.agreement import Expected, expected
 from experiments.scenario.demand import Demand, DemandForecast, expected_demand
 from experiments.scenario.scenario import Scenario
-from policies.checking.checked_plan import judged_plan
+from policies.checking.checked_plan import checked_plan
 from simulator.catalog import model_size, tier_size
 from simulator.engine import Controller, Observation
 from simulator.errors import InfeasibleError
@@ -209,7 +209,7 @@ class PlanningController:
         self.calls += 1
         started = time.perf_counter()
         try:
-            plan, _ = judged_plan(self._policy, problem, incumbent=incumbent, stop=self._stop, seed=self._seed)
+            plan, _ = checked_plan(self._policy, problem, incumbent=incumbent, stop=self._stop, seed=self._seed)
         except InfeasibleError:
             if incumbent is None:
                 raise

@@ -19,7 +19,7 @@ from experiments.scenario.slo import percentile_name, requests_needed
 from simulator.engine import Workload
 from simulator.errors import InputError
 from simulator.workload import Trace
-from traces.formats.registry import joined
+from traces.io.chunks import concatenate
 from traces.source import TraceInMemory, TraceSource
 from traces.synthetic.resample import blocks_of, resample
 
@@ -155,7 +155,7 @@ def concatenated(chunks: Sequence[Trace]) -> Trace:
     """
     if not chunks:
         raise InputError("the trace has no request")
-    return joined(list(chunks))
+    return concatenate(list(chunks))
 
 
 def refuse_short(scenario: Scenario, draw: Draw, level: float | None) -> list[str]:

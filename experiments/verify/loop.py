@@ -32,7 +32,7 @@ from experiments.verify.learning import LEAST, Need, needs
 from experiments.verify.moves import MOST_STRAIN, Candidate, even_routing, larger_fleets, smaller_fleets, with_strain
 from experiments.verify.sample import Sample
 from experiments.verify.trial import Bench, Trial
-from policies.checking.checked_plan import judged_plan
+from policies.checking.checked_plan import checked_plan
 from simulator.catalog.configuration import Configuration
 from simulator.errors import InfeasibleError
 from simulator.fleet.replicas import DeploymentKey, deployment_key, replicas_by_deployment
@@ -275,7 +275,7 @@ class Loop:
         """The policy's plan at the headroom that is known, or at so much less."""
         problem = with_strain(self.problem(), strain)
         stop = replace(self._scenario.file.stop.rule(), effort=EFFORT)
-        plan, _ = judged_plan(self._policy, problem, incumbent=None, stop=stop, seed=self._options.seed)
+        plan, _ = checked_plan(self._policy, problem, incumbent=None, stop=stop, seed=self._options.seed)
         return Candidate(plan=plan, problem=problem, strain=strain)
 
     def _possible(self) -> Candidate:

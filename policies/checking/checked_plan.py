@@ -12,7 +12,7 @@ from simulator.planning.policy import Policy, StoppingRule
 from simulator.planning.problem import PlanningProblem
 
 
-def judged_plan(
+def checked_plan(
     policy: Policy, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int
 ) -> tuple[Plan, CheckReport | None]:
     """The policy's plan with the checker's report; an incumbent that is kept is not judged again (report None).
@@ -32,10 +32,10 @@ def judged_plan(
     return plan, _accepted(policy, problem, report)
 
 
-def judged_proof(
+def checked_proof(
     policy: Prover, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int
 ) -> tuple[Proof, CheckReport]:
-    """Like `judged_plan`, with the certificate of the bound; raises the same errors."""
+    """Like `checked_plan`, with the certificate of the bound; raises the same errors."""
     with _as_defect(policy):
         proof = policy.prove(problem, incumbent=incumbent, stop=stop, seed=seed)
         report = check(problem, proof.plan)

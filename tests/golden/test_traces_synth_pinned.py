@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from traces.io.writing import concatenate
+from traces.io.chunks import concatenate
 from traces.synthetic import azure_profiles
 from traces.synthetic.generate import Volatility, stream_trace
 from traces.synthetic.profile import load_profile, parse_profile

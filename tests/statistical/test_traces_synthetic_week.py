@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from simulator.workload import Trace
-from traces.io.writing import concatenate
+from traces.io.chunks import concatenate
 from traces.synthetic.dispersion import model_dispersion
 from traces.synthetic.fitting import dispersion_within_hours
 from traces.synthetic.generate import stream_trace

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from simulator.errors import InputError
 from traces.io.columns import Columns
-from traces.io.delimited import delimited_blocks, header_of
+from traces.io.delimited import delimited_blocks
+from traces.io.header import header_of
 from traces.io.lines import head
 from traces.io.reader import HEAD_BYTES, Asked, Block, short
 

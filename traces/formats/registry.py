@@ -4,53 +4,44 @@ import stat
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
-
-import numpy as np
 
 from simulator.errors import InputError
 from simulator.validation import closest
 from simulator.workload import Trace
-from traces.formats import azure, azure_lmm, burstgpt, guidellm, mooncake, servegen, vllm
-from traces.io import jsonlines, parquet, table
+from traces.io.chunks import concatenate
 from traces.io.lines import check_packed, check_utf8, head
 from traces.io.order import WINDOW_ROWS, Order, TooLate, in_order, on_clock, without_steps_back
-from traces.io.reader import HEAD_BYTES, MAX_PROBLEMS, Asked, BadRow, Block, Reader, default_source
-
-__all__ = [
-    "READERS",
-    "Format",
-    "OnBadRow",
-    "Reader",
-    "Reading",
-    "TraceRead",
-    "WholeTrace",
-    "default_source",
-    "read_chunks",
-    "read_trace",
-]
+from traces.io.reader import HEAD_BYTES, MAX_PROBLEMS, Asked, BadRow, Block, Reader
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One line of the registry."""
+    """One line of the registry: what the format is, and the module that has its `READER`."""
 
     summary: str
-    reader: Reader
+    module: str
+
+    @property
+    def reader(self) -> Reader:
+        """The reader of the format, imported when it is needed: Arrow takes its time."""
+        reader: Reader = import_module(self.module).READER
+        return reader
 
 
 # The first that recognises a file reads it: `jsonl` and `table` take whatever has columns of known names and come last.
 READERS: dict[str, Format] = {
-    "tokenfleet": Format("Parquet as tokenfleet writes it", parquet.READER),
-    "azure-lmm": Format("Azure multimodal trace of 2025, with images", azure_lmm.READER),
-    "azure": Format("Azure LLM inference traces of 2023 and 2024", azure.READER),
-    "burstgpt": Format("BurstGPT", burstgpt.READER),
-    "mooncake": Format("Mooncake, JSON lines with prefix hashes", mooncake.READER),
-    "servegen": Format("rates by window and token quantiles; requests are drawn", servegen.READER),
-    "vllm": Format("result of vllm bench serve --save-detailed", vllm.READER),
-    "guidellm": Format("result of GuideLLM", guidellm.READER),
-    "jsonl": Format("JSON lines, keys by their names or --map", jsonlines.READER),
-    "table": Format("CSV, TSV or Parquet, columns by their names or --map", table.READER),
+    "tokenfleet": Format("Parquet as tokenfleet writes it", "traces.io.parquet"),
+    "azure-lmm": Format("Azure multimodal trace of 2025, with images", "traces.formats.azure_lmm"),
+    "azure": Format("Azure LLM inference traces of 2023 and 2024", "traces.formats.azure"),
+    "burstgpt": Format("BurstGPT", "traces.formats.burstgpt"),
+    "mooncake": Format("Mooncake, JSON lines with prefix hashes", "traces.formats.mooncake"),
+    "servegen": Format("rates by window and token quantiles; requests are drawn", "traces.formats.servegen"),
+    "vllm": Format("result of vllm bench serve --save-detailed", "traces.formats.vllm"),
+    "guidellm": Format("result of GuideLLM", "traces.formats.guidellm"),
+    "jsonl": Format("JSON lines, keys by their names or --map", "traces.io.jsonlines"),
+    "table": Format("CSV, TSV or Parquet, columns by their names or --map", "traces.io.table"),
 }
 
 MAPPED = ("jsonl", "table")
@@ -289,21 +280,7 @@ def read_trace(path: Path, reading: Reading | None = None, *, source: str | None
     def read() -> Generator[Trace, None, None]:
         reads.append((yield from read_chunks(path, reading, source=source)))
 
-    return WholeTrace(trace=joined(list(read())), **asdict(reads[0]))
-
-
-def joined(chunks: list[Trace]) -> Trace:
-    """Successive chunks of one trace as one."""
-    last = chunks[-1]
-    return Trace(
-        sources=last.sources,
-        start=last.start,
-        arrival_s=np.concatenate([chunk.arrival_s for chunk in chunks]),
-        source=np.concatenate([chunk.source for chunk in chunks]),
-        input_tokens=np.concatenate([chunk.input_tokens for chunk in chunks]),
-        output_tokens=np.concatenate([chunk.output_tokens for chunk in chunks]),
-        extras={name: np.concatenate([chunk.extras[name] for chunk in chunks]) for name in last.extras},
-    )
+    return WholeTrace(trace=concatenate(list(read())), **asdict(reads[0]))
 
 
 def _format(path: Path, reading: Reading) -> str:
@@ -339,7 +316,9 @@ def _format(path: Path, reading: Reading) -> str:
         )
     if b"\r" in first_bytes and b"\n" not in first_bytes:
         raise InputError(f"{path}: line 1: expected lines that end with LF or CR LF, found CR alone")
-    table.refuse_what_lacks_columns(first_bytes, path)
+    from traces.io.table import refuse_what_lacks_columns
+
+    refuse_what_lacks_columns(first_bytes, path)
     known = ", ".join(READERS)
     header = first_bytes.partition(b"\n")[0].decode(errors="replace").removesuffix("\r")
     found = header if len(header) <= 100 else header[:97] + "..."

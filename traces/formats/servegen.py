@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from simulator.errors import InputError
 from simulator.rng import stream
-from traces.io.delimited import fields_of, header_of, printable
+from traces.io.header import fields_of, header_of, printable
 from traces.io.lines import open_bytes
 from traces.io.reader import MAX_TOKENS, Asked, BadRow, Block, is_name, short
-from traces.statistics.moments import MAX_RELATIVE_S, parse_number
+from traces.io.times import MAX_RELATIVE_S, parse_number
 
 COLUMNS = ("workload", "window_start_s", "requests_per_s")
 QUANTILE_COLUMNS = ("workload", "field", "quantile_pct", "tokens")

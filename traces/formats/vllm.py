@@ -11,7 +11,7 @@ from simulator.errors import InputError
 from traces.io.document import read_document
 from traces.io.reader import Asked, Block, shown
 from traces.io.rows import Rows, in_blocks
-from traces.statistics.moments import NS_LIMIT
+from traces.io.times import NS_LIMIT
 
 _LISTS = ("start_times", "input_lens", "output_lens")
 

@@ -4,7 +4,6 @@ A block of lines is read by Arrow if all of its rows are good. If not, lines tha
 and read one by one: `_Table._row` is what decides, Arrow only makes it fast, and a test holds them equal.
 """
 
-import csv
 import io
 import itertools
 import re
@@ -22,28 +21,17 @@ import pyarrow.csv  # type: ignore[import-untyped]
 
 from simulator.errors import InputError
 from traces.io.columns import Columns
-from traces.io.lines import MAX_LINE_BYTES, Lines, check_utf8, line_blocks
-from traces.io.prefetch import ahead
+from traces.io.header import Header, fields_of, printable
+from traces.io.lines import Lines, line_blocks
+from traces.io.prefetch import prefetch
 from traces.io.reader import MAX_TOKENS, Asked, BadRow, Block, default_source, is_name, short
-from traces.statistics.moments import (
-    EXPECTED_ANY,
-    MAX_RELATIVE_S,
-    NS_LIMIT,
-    NS_PER_UNIT,
-    US_LIMIT,
-    TimeForm,
-    TimeKind,
-    form_of,
-    parse_number,
-)
+from traces.io.times import EXPECTED_ANY, NS_LIMIT, TimeForm, TimeKind, form_of, parse_number, times_of_numbers
 
-_DELIMITERS = ",\t;|"
 _ROW_BYTES = 45  # about
 _FEW_LINES = 64  # are read one by one
 _FORM_ROWS = 2**20
 """In so many rows there is a time, or the column is another."""
 
-_NS_PER_S = 10**9
 _MOMENT = rb"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?:[ T](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
 _PLAIN_TIMES = {
     TimeKind.TEXT: _MOMENT + rb")?",
@@ -53,24 +41,6 @@ _PLAIN_TIMES = {
     TimeKind.RELATIVE: rb"\d{1,9}(?:\.\d*)?",
 }
 _Numbered = list[tuple[int, bytes]]
-
-csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))  # Arrow has none
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """The first line of a file."""
-
-    names: tuple[str, ...]
-    delimiter: str
-
-
-def header_of(head: bytes, path: Path) -> Header:
-    """The names of the columns, and what is between them: the most frequent of comma, tabulator, semicolon and bar."""
-    check_utf8(path, head, final=b"\n" in head)
-    line = head.partition(b"\n")[0].decode(errors="replace").removesuffix("\r")
-    delimiter = max(_DELIMITERS, key=line.count)
-    return Header(tuple(name.strip() for name in fields_of(line, delimiter) or ()), delimiter)
 
 
 def delimited_blocks(path: Path, columns: Columns, header: Header, asked: Asked) -> Iterator[Block]:
@@ -91,7 +61,7 @@ def delimited_blocks(path: Path, columns: Columns, header: Header, asked: Asked)
             break
     if not first:
         raise InputError(f"{path}: line 2: expected at least one row after the header, found the end of the file")
-    for raw in ahead(partial(table.read, block) for block in itertools.chain(first, lines)):
+    for raw in prefetch(partial(table.read, block) for block in itertools.chain(first, lines)):
         yield table.named(raw)
 
 
@@ -356,19 +326,8 @@ def _times(column: pa.Array, form: TimeForm) -> npt.NDArray[Any] | None:
     if form.kind in (TimeKind.TEXT, TimeKind.ZONED_TEXT):
         time_ns = _array(column.view(pa.int64()))
         return time_ns if not len(time_ns) or (time_ns.min() > -NS_LIMIT and time_ns.max() < NS_LIMIT) else None
-    values = _array(column)
-    if not len(values):
-        return values
-    if not values.min() >= 0:  # as it is with what is no number
-        return None
-    factor = NS_PER_UNIT[form.unit]
-    if form.kind is TimeKind.EPOCH_INTEGER:
-        return values * factor if values.max() < -(-NS_LIMIT // factor) else None
-    if form.kind is TimeKind.EPOCH_NUMBER:
-        time_us = values * (factor / 1000) if values.max() < NS_LIMIT else np.array([np.inf])
-        return np.rint(time_us).astype(np.int64) * 1000 if time_us.max() < US_LIMIT else None
-    seconds = values / (_NS_PER_S / factor) + 0.0
-    return seconds if seconds.max() < MAX_RELATIVE_S else None
+    times, good = times_of_numbers(_array(column), form)
+    return times if good.all() else None
 
 
 def _counts(column: pa.Array) -> npt.NDArray[np.int32] | None:
@@ -385,22 +344,8 @@ def _array(column: pa.Array) -> npt.NDArray[Any]:
     return np.from_dlpack(column)
 
 
-def fields_of(text: str, delimiter: str) -> list[str] | None:
-    """The fields of a line, None if it is not one line of fields."""
-    try:
-        rows = list(csv.reader([text], delimiter=delimiter, strict=True))
-    except csv.Error:
-        return None
-    return rows[0] if len(rows) == 1 else []
-
-
 def _text(line: bytes) -> str:
     return line.decode(errors="surrogateescape").removesuffix("\r")
-
-
-def printable(text: str) -> str:
-    """Bytes that are no UTF-8 as they are shown in messages."""
-    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _line(raw: _Raw, number: int) -> str:

@@ -1,10 +1,11 @@
 """Public traces from where they are published: into a cache folder, resumed where they were cut off, and checked.
 
-`traces/sources.toml` is the registry. Pooch has the cache folder and the hashes; it cannot resume, so the download is
-here: what has arrived is kept in `FILE.partial`, and the server is asked for the rest of the very same version.
+`traces/sources.toml` is the registry. What has arrived is kept in `FILE.partial`, and the server is asked for the rest
+of the very same version.
 """
 
 import errno
+import hashlib
 import os
 import shutil
 import time
@@ -14,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
+from platformdirs import user_cache_path
 from pydantic import Field, TypeAdapter, ValidationError
 
 from simulator.errors import InputError, RunError
@@ -79,10 +81,8 @@ def find_download(name: str) -> Download:
 
 def cache_folder() -> Path:
     """`TOKENFLEET_CACHE`, or else the folder that the system has for such files."""
-    import pooch  # here: it takes longer to load than the other commands on traces
-
     given = os.environ.get(CACHE_VARIABLE)
-    return Path(given) if given else Path(pooch.os_cache("tokenfleet"))
+    return Path(given) if given else user_cache_path("tokenfleet")
 
 
 def cached(what: str | Download, cache_dir: Path | None = None) -> Path | None:
@@ -202,10 +202,10 @@ def _take(download: Download, given: Path, target: Path) -> None:
 
 def _accept(download: Download, found: Path, target: Path, given: Path | None = None) -> None:
     """Give a file its name in the cache if it is the right one; if it is not, it is not kept."""
-    import pooch
-
     note = _beside(target, "sha256")
-    expected, sha256 = known_sha256(download, target.parent), pooch.file_hash(str(found), alg="sha256")
+    with found.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    expected = known_sha256(download, target.parent)
     if expected is not None and sha256 != expected:
         told = f"expected the sha256 {expected}, found {sha256}"
         if download.sha256 is None:

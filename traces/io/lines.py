@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-import pyarrow as pa  # type: ignore[import-untyped]
-
 from simulator.errors import InputError
 
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
@@ -60,6 +58,8 @@ def _unpacked(raw: BinaryIO, magic: bytes) -> BinaryIO:
     if magic.startswith(_PACKED[2]):
         return cast(BinaryIO, io.BufferedReader(_Unpacked(raw, lzma.LZMADecompressor)))
     if magic.startswith(_PACKED[3]):
+        import pyarrow as pa  # type: ignore[import-untyped]
+
         return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, pa.CompressedInputStream(raw, "zstd"))))
     return raw
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from simulator.workload import Trace
 from traces.io.reader import BadRow, Block
-from traces.statistics.moments import written
+from traces.io.times import written
 
 WINDOW_ROWS = 2**20
 """How many rows are held back for sorting: none may be further out of order. A shorter file can always be sorted."""

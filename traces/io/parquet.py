@@ -6,8 +6,6 @@ The format of tokenfleet has the columns `arrival_s` (seconds, never decreasing)
 """
 
 import itertools
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -22,16 +20,16 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from simulator.errors import InputError
 from simulator.workload import Trace
+from traces.io.atomic_write import atomic_write
 from traces.io.columns import EXTRAS, Columns, find_columns
 from traces.io.lines import is_packed
 from traces.io.reader import MAX_TOKENS, Asked, BadRow, Block, default_source
-from traces.statistics.moments import MAX_RELATIVE_S, NS_LIMIT, NS_PER_UNIT, US_LIMIT, TimeForm, TimeKind, form_of
+from traces.io.times import NS_LIMIT, NS_PER_UNIT, TimeForm, TimeKind, form_of, times_of_numbers
 
 MAGIC = b"PAR1"
 COLUMNS = ("arrival_s", "source", "input_tokens", "output_tokens")
 _START = b"tokenfleet.start"
 _READ_BYTES = 2**16
-_NS_PER_S = 10**9
 
 _SCHEMA = {
     "arrival_s": pa.float64(),
@@ -94,7 +92,7 @@ def parquet_blocks(path: Path, asked: Asked, *, own: bool) -> Iterator[Block]:
 
 
 def write_parquet(path: Path, chunks: Iterable[Trace]) -> None:
-    """Write a trace, a row group per chunk: whole or not at all, under a temporary name that is then changed.
+    """Write a trace, a row group per chunk: whole or not at all.
 
     Parameters
     ----------
@@ -111,24 +109,12 @@ def write_parquet(path: Path, chunks: Iterable[Trace]) -> None:
     extras = () if first is None else sorted(first.extras)
     schema = pa.schema(_SCHEMA | dict.fromkeys(extras, pa.int32()))
     metadata = {_START: first.start.isoformat()} if first is not None and first.start is not None else None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        with (
-            os.fdopen(handle, "wb") as file,
-            pq.ParquetWriter(file, schema.with_metadata(metadata), use_dictionary=schema.names[1:]) as writer,
-        ):
-            for chunk in () if first is None else itertools.chain([first], parts):
-                writer.write_batch(record_batch(chunk))
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with (
+        atomic_write(path) as file,
+        pq.ParquetWriter(file, schema.with_metadata(metadata), use_dictionary=schema.names[1:]) as writer,
+    ):
+        for chunk in () if first is None else itertools.chain([first], parts):
+            writer.write_batch(record_batch(chunk))
 
 
 def record_batch(chunk: Trace) -> pa.RecordBatch:
@@ -270,16 +256,8 @@ class _Batches:
         form = self._form_of(value[present])
         if form is None:
             return np.zeros(len(value), dtype=np.int64), np.zeros(len(value), dtype=np.bool_)
-        factor = NS_PER_UNIT[form.unit]
-        if form.kind is TimeKind.RELATIVE:
-            seconds = value / (_NS_PER_S / factor) + 0.0
-            return seconds, present & (seconds >= 0) & (seconds < MAX_RELATIVE_S)
-        if np.issubdtype(value.dtype, np.integer):
-            good = present & (value >= 0) & (value < -(-NS_LIMIT // factor))
-            return np.where(good, value, 0).astype(np.int64) * factor, good
-        time_us = np.where((value >= 0) & (value < NS_LIMIT), value, np.nan) * (factor / 1000)
-        good = present & (time_us < US_LIMIT)
-        return np.rint(np.where(good, time_us, 0)).astype(np.int64) * 1000, good
+        times, good = times_of_numbers(value, form)
+        return times, present & good
 
     def _form_of(self, value: npt.NDArray[Any]) -> TimeForm | None:
         """What numbers mean: as the first good one says, in the format of tokenfleet always seconds."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from traces.io.reader import MAX_TOKENS, Asked, BadRow, Block, default_source, is_name, short, shown
-from traces.statistics.moments import EXPECTED_ANY, TimeForm, TimeKind, form_of
+from traces.io.times import EXPECTED_ANY, TimeForm, TimeKind, form_of
 
 
 class Rows:
@@ -18,7 +18,7 @@ class Rows:
     unit
         What a row is called in messages.
     time_unit
-        Of times that are numbers; None: from the first one (see `traces.statistics.moments.form_of`).
+        Of times that are numbers; None: from the first one (see `traces.io.times.form_of`).
     extras
         Names of the further columns.
     """

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from simulator.errors import InputError
 from traces.io.columns import find_columns, has_columns
-from traces.io.delimited import delimited_blocks, header_of
+from traces.io.delimited import delimited_blocks
+from traces.io.header import header_of
 from traces.io.lines import head
 from traces.io.parquet import MAGIC, parquet_blocks
 from traces.io.reader import HEAD_BYTES, Asked, Block

@@ -1,26 +1,21 @@
 """Traces into files, chunk by chunk: Parquet, or the plain CSV with one line per request."""
 
 import gzip
-import io
 import itertools
-import os
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO, cast
 
-import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 from pyarrow import csv
 
 from simulator.errors import InputError
 from simulator.workload import Trace
+from traces.io.atomic_write import atomic_write
 from traces.io.parquet import record_batch, write_parquet
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
-CHUNK_ROWS = 2**18
-"""Requests of a row group that `rechunk` makes."""
-
 _GZIP_LEVEL = 6
 
 
@@ -61,60 +56,15 @@ def write_trace(path: Path, chunks: Iterable[Trace]) -> None:
         _write_csv(path, chunks, gzipped=suffix == ".csv.gz")
 
 
-def rechunk(chunks: Iterable[Trace], rows: int = CHUNK_ROWS) -> Iterator[Trace]:
-    """The same requests in chunks of `rows`, the last one shorter: row groups do not depend on how they were made."""
-    waiting: list[Trace] = []
-    held = 0
-    for chunk in chunks:
-        waiting.append(chunk)
-        held += len(chunk)
-        if held >= rows:
-            whole = concatenate(waiting)
-            cut = held - held % rows
-            for first in range(0, cut, rows):
-                yield whole.rows(slice(first, first + rows))
-            waiting, held = [whole.rows(slice(cut, None))], held - cut
-    if held:
-        yield concatenate(waiting)
-
-
-def concatenate(chunks: list[Trace]) -> Trace:
-    """Successive chunks of one trace as one; `sources` are those of the last, which has them all."""
-    if len(chunks) == 1:
-        return chunks[0]
-    return Trace(
-        sources=chunks[-1].sources,
-        start=chunks[-1].start,
-        arrival_s=np.concatenate([chunk.arrival_s for chunk in chunks]),
-        source=np.concatenate([chunk.source for chunk in chunks]),
-        input_tokens=np.concatenate([chunk.input_tokens for chunk in chunks]),
-        output_tokens=np.concatenate([chunk.output_tokens for chunk in chunks]),
-        extras={name: np.concatenate([chunk.extras[name] for chunk in chunks]) for name in chunks[0].extras},
-    )
-
-
 def _write_csv(path: Path, chunks: Iterable[Trace], *, gzipped: bool) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        with ExitStack() as stack:
-            file: io.BufferedIOBase = stack.enter_context(os.fdopen(handle, "wb"))
-            if gzipped:  # without name and time: the same requests, the same bytes
-                zipped = gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0)
-                file = stack.enter_context(zipped)
-            _write_lines(file, chunks)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with ExitStack() as stack:
+        file = stack.enter_context(atomic_write(path))
+        if gzipped:  # without name and time: the same requests, the same bytes
+            file = cast(BinaryIO, stack.enter_context(gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0)))
+        _write_lines(file, chunks)
 
 
-def _write_lines(file: io.BufferedIOBase, chunks: Iterable[Trace]) -> None:
+def _write_lines(file: BinaryIO, chunks: Iterable[Trace]) -> None:
     parts = iter(chunks)
     first = next(parts, None)
     if first is None:

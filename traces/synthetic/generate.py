@@ -22,7 +22,7 @@ import numpy.typing as npt
 from simulator.errors import InputError
 from simulator.rng import stream
 from simulator.workload import Trace, merge_traces
-from traces.io.writing import concatenate
+from traces.io.chunks import concatenate
 from traces.synthetic.profile import Profile, RateComponent, SourceProfile, load_profile
 from traces.synthetic.ratecurve import HOUR_S, RateCurve
 

@@ -28,7 +28,7 @@ from traces.source import Survey
 from traces.statistics.describe import TraceStatistics
 from traces.statistics.figures import LEVELS, figures
 from traces.statistics.totals import GAP_PRECISION, Totals
-from traces.warnings import file_oddities, oddities
+from traces.warnings import file_warnings, trace_warnings
 
 SHOWN_SOURCES = 5  # beside all requests, in 80 columns
 SHOWN_TOKENS = 3  # groups in one table of tokens
@@ -81,9 +81,9 @@ class Described:
             "rows_out_of_order": sum(read.rows_out_of_order for read in reads),
             "start": None if start is None else start.isoformat(),
             **figures(self.whole),
-            "oddities": [item.to_dict() for item in [*file_oddities(reads), *oddities(self.whole)]],
+            "oddities": [item.to_dict() for item in [*file_warnings(reads), *trace_warnings(self.whole)]],
             "sources": {
-                name: {**figures(totals), "oddities": [item.to_dict() for item in oddities(totals)]}
+                name: {**figures(totals), "oddities": [item.to_dict() for item in trace_warnings(totals)]}
                 for name, totals in self.sources.items()
             },
         }

@@ -21,7 +21,7 @@ from simulator.errors import InputError
 from simulator.planning.files import write_text
 from simulator.workload import Trace
 from traces.formats.registry import OnBadRow
-from traces.io.writing import concatenate
+from traces.io.chunks import concatenate
 
 
 def command(

@@ -27,7 +27,8 @@ from experiments.show.progress import (
 from simulator.errors import InputError
 from simulator.workload import Trace
 from traces.formats.registry import OnBadRow, Reading
-from traces.io.writing import rechunk, writable, write_trace
+from traces.io.chunks import rechunk
+from traces.io.writing import writable, write_trace
 from traces.source import Summary
 from traces.synthetic.generate import Volatility, in_utc, stream_trace, without_bursts, without_curve
 from traces.synthetic.profile import read_profile

@@ -14,7 +14,7 @@ from experiments.scenario.demand import SECONDS_PER_H, true_demand
 from experiments.studies.tasks.replay import arriving_of, scenario_of
 from experiments.studies.tasks.stress import money
 from experiments.sweep.outcome import Outcome
-from policies.checking.checked_plan import judged_plan
+from policies.checking.checked_plan import checked_plan
 from policies.registry import make_policy
 from simulator.planning.plan import plan_arrays
 from simulator.planning.policy import StoppingRule
@@ -41,7 +41,7 @@ def oracle(parameters: Mapping[str, Any]) -> Outcome:
         planned = replace(demand, arrival_per_h=demand.arrival_per_h * margin)
         period_h = length_s / SECONDS_PER_H
         problem = build_problem(scenario, planned, name=f"{scenario.name}@{number * interval_s:g}s", period_h=period_h)
-        plan, _ = judged_plan(policy, problem, incumbent=None, stop=stop, seed=int(parameters["seed"]))
+        plan, _ = checked_plan(policy, problem, incumbent=None, stop=stop, seed=int(parameters["seed"]))
         arrays = plan_arrays(problem, plan)
         for name, value in money(problem, arrays).items():
             total[name] = total.get(name, 0.0) + value

@@ -8,7 +8,7 @@ from typing import Any
 from experiments.studies.tasks.problem_source import ground_of
 from experiments.studies.tasks.stress import money, rerouted, unmet_share
 from experiments.sweep.outcome import Outcome
-from policies.checking.checked_plan import judged_plan
+from policies.checking.checked_plan import checked_plan
 from policies.registry import make_policy
 from simulator.errors import InfeasibleError, RunError
 from simulator.planning.plan import Plan, plan_arrays
@@ -34,7 +34,7 @@ def plan(parameters: Mapping[str, Any]) -> Outcome:
     about = {"problem": problem.name, "policy": policy.name, "seed": seed, **parameters.get("about", {})}
     began = time.perf_counter()
     try:
-        made, _ = judged_plan(policy, problem, incumbent=None, stop=stop, seed=seed)
+        made, _ = checked_plan(policy, problem, incumbent=None, stop=stop, seed=seed)
     except InfeasibleError as error:
         row = {"feasible": False, "status": f"no plan: {_first_line(error)}"}
     except RunError as error:
@@ -112,7 +112,7 @@ def _serving(policy: Policy, problem: PlanningProblem, share: float, seed: int) 
     """A plan under this share of the budget that serves all demand, None if the policy finds none."""
     tight = replace(problem, budget_usd=problem.budget_usd * share)
     try:
-        made, _ = judged_plan(policy, tight, incumbent=None, stop=StoppingRule(), seed=seed)
+        made, _ = checked_plan(policy, tight, incumbent=None, stop=StoppingRule(), seed=seed)
     except InfeasibleError:
         return None
     return made if unmet_share(tight, plan_arrays(tight, made)) < SERVED else None

@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments.studies.tasks.problem_source import ground_of
 from experiments.sweep.outcome import Outcome
-from policies.checking.checked_plan import judged_plan
+from policies.checking.checked_plan import checked_plan
 from policies.checking.random_problem import with_demand
 from policies.heuristics.moving import Moving
 from policies.heuristics.routing import route
@@ -140,7 +140,7 @@ def walk_along(
             seen = replace(of_length(problem, period_h), moving=replace(problem.moving, weight=weight))
             began = time.perf_counter()
             try:
-                plan, _ = judged_plan(policy, seen, incumbent=incumbent, stop=stop, seed=seed)
+                plan, _ = checked_plan(policy, seen, incumbent=incumbent, stop=stop, seed=seed)
             except InfeasibleError:
                 if incumbent is None:
                     raise

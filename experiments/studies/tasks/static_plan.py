@@ -23,7 +23,7 @@ from experiments.sweep.outcome import Outcome
 from experiments.verify.draws import Draws, ScenarioDraws, TraceDraws, refuse_short
 from experiments.verify.loop import EFFORT, Options, verify
 from experiments.verify.sample import Sample
-from policies.checking.checked_plan import judged_plan
+from policies.checking.checked_plan import checked_plan
 from policies.registry import make_policy
 from simulator.engine.results import RequestTable
 from simulator.errors import InfeasibleError
@@ -104,7 +104,7 @@ def _planned(scenario: Scenario, draws: Draws, policy: str, seed: int) -> Made:
     demand = Sample.of(draws.learning).demand(scenario)
     problem = build_problem(scenario, demand, name=f"{scenario.name}@mean", period_h=1.0)
     stop = replace(scenario.file.stop.rule(), time_limit_s=None, effort=EFFORT)
-    plan, _ = judged_plan(make_policy(policy), problem, incumbent=None, stop=stop, seed=seed)
+    plan, _ = checked_plan(make_policy(policy), problem, incumbent=None, stop=stop, seed=seed)
     return Made(plan, str(plan.status))
 
 

@@ -17,7 +17,7 @@ from experiments.replay.run import ReplayOptions, engine_of, reality_of, replay_
 from experiments.studies.tasks.problem_source import Ground, ground_of
 from experiments.studies.tasks.replay import arrivals_of, summary_row
 from experiments.sweep.outcome import Outcome
-from policies.checking.checked_plan import judged_plan
+from policies.checking.checked_plan import checked_plan
 from policies.heuristics.routing import route
 from policies.registry import make_policy
 from simulator.errors import InfeasibleError
@@ -46,7 +46,7 @@ def stress(parameters: Mapping[str, Any]) -> Outcome:
     began = time.perf_counter()
     stop = ground.stop(parameters)
     try:
-        plan, _ = judged_plan(policy, ground.problem, incumbent=None, stop=stop, seed=seed)
+        plan, _ = checked_plan(policy, ground.problem, incumbent=None, stop=stop, seed=seed)
     except InfeasibleError as none:
         return Outcome(rows=[{**about, "way": "rerouted", "feasible": False, "status": str(none).splitlines()[0]}])
     planning_s = time.perf_counter() - began

@@ -14,7 +14,7 @@ from experiments.replay.run import ReplayOptions, horizon_of, replay_policy, sur
 from experiments.report import replay_figures as figures
 from experiments.scenario.demand import ArrivalCounts, DemandForecast, expected_demand
 from experiments.scenario.scenario import ForecastChoice, classify, load_scenario, with_forecast
-from policies.checking.checked_plan import judged_plan
+from policies.checking.checked_plan import checked_plan
 from policies.registry import make_policy
 from simulator.engine import Observation
 from simulator.errors import InputError
@@ -151,9 +151,9 @@ def test_a_policy_that_asks_for_quantiles_of_the_demand_gets_them(monkeypatch):
 
     def noting(policy, problem, **others):
         problems.append(problem)
-        return judged_plan(policy, problem, **others)
+        return checked_plan(policy, problem, **others)
 
-    monkeypatch.setattr("experiments.replay.controller.judged_plan", noting)
+    monkeypatch.setattr("experiments.replay.controller.checked_plan", noting)
     monkeypatch.setattr("policies.robust.policy.EFFORT", 10)
     arriving = survey(SCENARIO, InChunks(trace_of(), 1000))
     options = ReplayOptions(interval_s=300.0, seed=0)

@@ -12,7 +12,7 @@ from traces.formats.registry import TraceRead, read_chunks
 from traces.statistics.describe import TraceStatistics
 from traces.statistics.figures import figures, quantiles
 from traces.statistics.totals import GAP_PRECISION, gap_bin, gap_values_s, index_of_dispersion
-from traces.warnings import file_oddities, oddities
+from traces.warnings import file_warnings, trace_warnings
 
 
 def trace(arrival_s, input_tokens=None, output_tokens=None, sources=("conv",), source=None, **extras):
@@ -37,7 +37,7 @@ def totals_of(*chunks):
 
 
 def kinds(*chunks):
-    return {item.kind: item for item in oddities(totals_of(*chunks))}
+    return {item.kind: item for item in trace_warnings(totals_of(*chunks))}
 
 
 def steady(rows=100, **columns):
@@ -220,8 +220,8 @@ def test_what_the_files_lost_is_odd():
     read = TraceRead(
         path=None, format="azure", rows_in_file=200, rows_skipped=3, rows_out_of_order=2, first_problems=("line 5",)
     )
-    assert {item.kind: item.numbers["rows"] for item in file_oddities((read, read))} == {
+    assert {item.kind: item.numbers["rows"] for item in file_warnings((read, read))} == {
         "rows_skipped": 6,
         "rows_out_of_order": 4,
     }
-    assert file_oddities(()) == []
+    assert file_warnings(()) == []

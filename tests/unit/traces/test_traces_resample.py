@@ -8,8 +8,8 @@ import pytest
 
 from simulator.errors import InputError
 from simulator.workload import Trace
+from traces.io.chunks import concatenate
 from traces.io.parquet import write_parquet
-from traces.io.writing import concatenate
 from traces.source import TraceFiles, TraceInMemory
 from traces.synthetic.resample import Blocks, blocks_of, resample
 

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from simulator.errors import InputError
 from simulator.workload import Trace
-from traces.io.writing import concatenate
+from traces.io.chunks import concatenate
 from traces.synthetic.dispersion import model_dispersion
 from traces.synthetic.generate import (
     WALK_LIMIT,

@@ -11,7 +11,8 @@ import pytest
 from simulator.errors import InputError
 from simulator.workload import Trace
 from traces.formats.registry import read_trace
-from traces.io.writing import concatenate, rechunk, write_trace
+from traces.io.chunks import concatenate, rechunk
+from traces.io.writing import write_trace
 
 
 def trace(rows: int, sources: tuple[str, ...] = ("conv", "code")) -> Trace:

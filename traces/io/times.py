@@ -5,6 +5,10 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 NS_PER_UNIT = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
@@ -71,6 +75,20 @@ class TimeForm:
             time_ns = int(text) * NS_PER_UNIT[self.unit]
             return time_ns if time_ns < NS_LIMIT else None
         return since_1970_ns(value, self.unit)
+
+
+def times_of_numbers(value: npt.NDArray[Any], form: TimeForm) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Numbers of a column as `TimeForm.parse` reads them one by one, and which of them are times at all."""
+    factor = NS_PER_UNIT[form.unit]
+    if form.kind is TimeKind.RELATIVE:
+        seconds = value / (10**9 / factor) + 0.0
+        return seconds, (value >= 0) & (seconds < MAX_RELATIVE_S)
+    if np.issubdtype(value.dtype, np.integer):
+        good = (value >= 0) & (value < -(-NS_LIMIT // factor))
+        return np.where(good, value, 0).astype(np.int64) * factor, good
+    time_us = np.where((value >= 0) & (value < NS_LIMIT), value, np.nan) * (factor / 1000)
+    good = time_us < US_LIMIT
+    return np.rint(np.where(good, time_us, 0)).astype(np.int64) * 1000, good
 
 
 def form_of(text: str, unit: str | None) -> TimeForm | None:

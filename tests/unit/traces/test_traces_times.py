@@ -6,7 +6,7 @@ import pytest
 
 from simulator.errors import InputError
 from traces.io.columns import find_columns
-from traces.statistics.moments import TimeForm, TimeKind, form_of, parse_iso, written
+from traces.io.times import TimeForm, TimeKind, form_of, parse_iso, written
 
 NS = 10**9
 DAY_NS = 1_700_092_800 * NS  # 2023-11-16
