@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.heuristics.coverage import largest_share
+from policies.heuristics.dominance import replicas_filled
 from policies.heuristics.moving import Moving
 from simulator.planning.problem import BoolArray, FloatArray, IntArray, PlanningProblem
 
@@ -76,8 +77,8 @@ def deployment_options(problem: PlanningProblem, moving: Moving | None = None) -
     share = np.where((problem.cap > 0) | (problem.load <= 0), largest_share(problem), 0.0)
     usable = share.any(axis=0)
     cap = np.where(problem.cap > 0, problem.cap, 1.0)
-    need = np.maximum((problem.load * share).sum(axis=0) / cap, (problem.kv * share).sum(axis=0))
-    useful = np.clip(np.ceil(need - ROUNDING), 1, problem.max_replicas).astype(np.int64) * usable
+    filled = np.ceil(replicas_filled(problem, share) - ROUNDING)
+    useful = np.clip(filled, 1, problem.max_replicas).astype(np.int64) * usable
     a = np.repeat(np.arange(len(useful)), useful)
     r = np.arange(len(a)) - np.repeat(np.cumsum(useful) - useful, useful) + 1
     options = Options(

@@ -34,11 +34,19 @@ def useful_replicas(problem: PlanningProblem) -> IntArray:
     IntArray
         Shape (configurations,); 1 for a configuration without any capacity.
     """
-    share = largest_share(problem)
-    cap = np.where(problem.cap > 0, problem.cap, np.inf)
-    need = np.maximum((problem.load * share).sum(axis=0) / cap, (problem.kv * share).sum(axis=0))
-    useful: IntArray = np.clip(np.ceil(need - WHOLE), 1, max(problem.max_replicas, 1)).astype(np.int64)
+    filled = replicas_filled(problem, largest_share(problem))
+    useful: IntArray = np.clip(np.ceil(filled - WHOLE), 1, max(problem.max_replicas, 1)).astype(np.int64)
     return useful
+
+
+def replicas_filled(problem: PlanningProblem, share: FloatArray) -> FloatArray:
+    """Shape (configurations,): replicas, not whole, that each fills if it serves these shares (types, configurations).
+
+    The load of a configuration without capacity does not count: whether it may serve anything is the caller's business.
+    """
+    load, kv = (np.where(share > 0, use * share, 0.0).sum(axis=0) for use in (problem.load, problem.kv))
+    filled: FloatArray = np.maximum(load / np.where(problem.cap > 0, problem.cap, np.inf), kv)
+    return filled
 
 
 def dominated(problem: PlanningProblem) -> BoolArray:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.heuristics.greedy import keeps_limits
+from policies.heuristics.greedy import usable_alone
 from policies.heuristics.infeasible import explain, over_cap
 from policies.heuristics.routing import room, route, route_deployments
 from simulator.errors import InfeasibleError
 from simulator.planning.plan import Plan, PlanArrays, PlanStatus, build_plan
 from simulator.planning.policy import StoppingRule
-from simulator.planning.problem import BoolArray, FloatArray, IntArray, PlanningProblem
+from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
 
 WHOLE = 1e-6  # what rounding may add to replicas that are a whole number
 
@@ -101,7 +101,7 @@ def _wishes(problem: PlanningProblem) -> IntArray:
     wish = np.full(len(use), -1, dtype=np.int64)
     if problem.max_replicas < 1 or use.size == 0:
         return wish
-    usable = _usable_alone(problem) & np.isfinite(use)
+    usable = usable_alone(problem) & np.isfinite(use)
     replicas = np.clip(np.ceil(use - WHOLE), 1, problem.max_replicas)
     served = np.minimum(np.divide(replicas, use, out=np.ones_like(use), where=use > replicas), 1.0)
     asked_usd = problem.rent_usd * replicas + problem.model_storage_usd
@@ -117,14 +117,3 @@ def _replicas_used(problem: PlanningProblem) -> FloatArray:
     cap = np.broadcast_to(problem.cap, problem.load.shape)
     by_load = np.divide(problem.load, cap, out=np.where(problem.load > 0, np.inf, 0.0), where=cap > 0)
     return np.maximum(by_load, problem.kv)
-
-
-def _usable_alone(problem: PlanningProblem) -> BoolArray:
-    """Shape (types, configurations): what keeps the limits of the type by itself, as GH selects it.
-
-    Where nothing does but some demand may stay unmet, what keeps them for the share that must be served.
-    """
-    usable: BoolArray = problem.allowed & keeps_limits(problem, np.ones_like(problem.unmet_cap))
-    stuck = (problem.unmet_cap < 1) & ~usable.any(axis=1)
-    usable[stuck] = (problem.allowed & keeps_limits(problem, 1 - problem.unmet_cap))[stuck]
-    return usable

@@ -41,15 +41,8 @@ class Candidates:
 
     @classmethod
     def of(cls, problem: PlanningProblem, *, m1: bool) -> "Candidates":
-        """Select what fits memory and keeps the type's limits by itself; without M1, the cheapest that fits memory.
-
-        Where nothing keeps them but some demand may stay unmet, what keeps them for the share that must be served.
-        """
-        usable = problem.allowed.copy()
-        if m1:
-            usable &= keeps_limits(problem, np.ones_like(problem.unmet_cap))
-            stuck = (problem.unmet_cap < 1) & ~usable.any(axis=1)
-            usable[stuck] = (problem.allowed & keeps_limits(problem, 1 - problem.unmet_cap))[stuck]
+        """Select what fits memory and keeps the type's limits by itself; without M1, the cheapest that fits memory."""
+        usable = usable_alone(problem) if m1 else problem.allowed.copy()
         usable &= (problem.cap > 0) | (problem.load <= 0)
         replicas_used = np.maximum(problem.load / np.where(problem.cap > 0, problem.cap, 1.0), problem.kv)
         cheapest = []
@@ -62,7 +55,18 @@ class Candidates:
         return cls(usable, tuple(cheapest))
 
 
-def keeps_limits(problem: PlanningProblem, share: FloatArray) -> BoolArray:
+def usable_alone(problem: PlanningProblem) -> BoolArray:
+    """Shape (types, configurations): what fits memory and keeps the limits of the type by itself.
+
+    Where nothing keeps them but some demand may stay unmet, what keeps them for the share that must be served.
+    """
+    usable: BoolArray = problem.allowed & _keeps_limits(problem, np.ones_like(problem.unmet_cap))
+    stuck = (problem.unmet_cap < 1) & ~usable.any(axis=1)
+    usable[stuck] = (problem.allowed & _keeps_limits(problem, 1 - problem.unmet_cap))[stuck]
+    return usable
+
+
+def _keeps_limits(problem: PlanningProblem, share: FloatArray) -> BoolArray:
     """Whether a configuration alone keeps the delay and error SLO when it serves `share` (types,); (types, configs)."""
     fast = within(problem.delay_s * share[:, None], problem.delay_slo_s[:, None])
     return fast & within(problem.error * share[:, None], problem.error_slo[:, None])

@@ -12,7 +12,7 @@ the one before ended, and is scaled so that its expected number of requests is t
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -93,9 +93,7 @@ def stream_trace(
     InputError
         If a number is out of its range, or an hour has more than `MAX_REQUESTS_PER_H`.
     """
-    for name, value in (("duration_s", duration_s), ("rate_factor", rate_factor), ("time_factor", time_factor)):
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(f"{name}: expected a finite number above zero, found {value}")
+    refuse_unless_positive(duration_s=duration_s, rate_factor=rate_factor, time_factor=time_factor)
     if volatility is not None:
         if not (math.isfinite(volatility.sigma) and volatility.sigma >= 0):
             raise InputError(f"volatility: expected a finite number from zero, found {volatility.sigma}")
@@ -107,7 +105,8 @@ def stream_trace(
     if start is not None and profile.curve_start is not None:
         offset_s = (in_utc(start) - in_utc(profile.curve_start)).total_seconds()
     made = [_Source(profile, source, seed, rate_factor, offset_s, volatility) for source in profile.sources]
-    return _chunks(made, begins, duration_s, time_factor)
+    hours = math.ceil(duration_s / time_factor / HOUR_S)
+    return laid_out(([one.hour(hour, time_factor, duration_s) for one in made] for hour in range(hours)), begins)
 
 
 def synthesise(profile: Profile, *, duration_s: float, seed: int, rate_factor: float = 1.0) -> Trace:
@@ -146,11 +145,16 @@ def in_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
-def _chunks(
-    made: Sequence["_Source"], start: datetime | None, duration_s: float, time_factor: float
-) -> Iterator[Trace]:
-    for hour in range(math.ceil(duration_s / time_factor / HOUR_S)):
-        parts = [one.hour(hour, time_factor, duration_s) for one in made]
+def refuse_unless_positive(**values: float) -> None:
+    """Raise InputError, with its name, for a number that is not finite and above zero."""
+    for name, value in values.items():
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"{name}: expected a finite number above zero, found {value}")
+
+
+def laid_out(stretches: Iterable[Sequence[Trace]], start: datetime | None) -> Iterator[Trace]:
+    """Successive stretches of time, each merged from its parts, as chunks of one trace; empty ones are left out."""
+    for parts in stretches:
         chunk = merge_traces(parts)
         if len(chunk):
             yield replace(chunk, start=start)

@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from simulator.errors import InputError, RunError
 from simulator.rng import stream
-from simulator.workload import Trace, merge_traces
+from simulator.workload import Trace
 from traces.source import Survey, TraceSource
-from traces.synthetic.generate import in_utc
+from traces.synthetic.generate import in_utc, laid_out, refuse_unless_positive
 
 DAY_S = 86400.0
 MAX_BLOCKS = 10_000_000
@@ -185,15 +185,15 @@ def resample(
     InputError
         If a number is out of its range, or `keep_daytime` asks for what the trace does not have.
     """
-    for name, value in (("duration_s", duration_s), ("rate_factor", rate_factor), ("time_factor", time_factor)):
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(f"{name}: expected a finite number above zero, found {value}")
+    refuse_unless_positive(duration_s=duration_s, rate_factor=rate_factor, time_factor=time_factor)
     if not blocks.requests:
         raise InputError("the whole blocks of the trace have no request")
     slots, shift = _slots(blocks, start) if keep_daytime else (1, 0)
     layers = math.ceil(rate_factor)
     drawn = [_Layer(blocks, seed, layer, slots, shift, rate_factor / layers) for layer in range(layers)]
-    return _laid(blocks, drawn, duration_s, time_factor, blocks.start if start is None else start)
+    places = range(math.ceil(duration_s / time_factor / blocks.block_s))
+    stretches = ([layer.block(place, time_factor, duration_s) for layer in drawn] for place in places)
+    return laid_out(stretches, blocks.start if start is None else start)
 
 
 def _slots(blocks: Blocks, start: datetime | None) -> tuple[int, int]:
@@ -211,24 +211,6 @@ def _slots(blocks: Blocks, start: datetime | None) -> tuple[int, int]:
     if blocks.start is None:
         raise InputError("keep-daytime: the trace does not tell the time of the day, so start cannot be given")
     return slots, round((in_utc(start) - in_utc(blocks.start)) / timedelta(seconds=blocks.block_s))
-
-
-def _laid(
-    blocks: Blocks, drawn: "list[_Layer]", duration_s: float, time_factor: float, start: datetime | None
-) -> Iterator[Trace]:
-    for place in range(math.ceil(duration_s / time_factor / blocks.block_s)):
-        parts = [layer.block(place, time_factor, duration_s) for layer in drawn]
-        chunk = merge_traces(parts)
-        if len(chunk):
-            yield Trace(
-                sources=chunk.sources,
-                start=start,
-                arrival_s=chunk.arrival_s,
-                source=chunk.source,
-                input_tokens=chunk.input_tokens,
-                output_tokens=chunk.output_tokens,
-                extras=chunk.extras,
-            )
 
 
 class _Layer:

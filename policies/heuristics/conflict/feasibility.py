@@ -6,8 +6,8 @@ from dataclasses import replace
 import highspy
 import numpy as np
 
-from policies.heuristics.conflict.limits import replicas_for
-from policies.heuristics.coverage import share_within
+from policies.heuristics.coverage import largest_share
+from policies.heuristics.dominance import replicas_filled
 from policies.heuristics.greedy import Greedy, falling_rate
 from policies.heuristics.infeasible import over_cap
 from policies.highs import NO_SOLUTION, LinearProgram, failure, new_solver, unit_of
@@ -35,10 +35,7 @@ def is_feasible(problem: PlanningProblem, seconds: float) -> bool | None:
     )
     must = 1 - problem.unmet_cap
     # The largest share that keeps the limits of the type by itself: tight links of shares and deployments.
-    share = np.minimum(
-        share_within(problem.delay_slo_s, problem.delay_s), share_within(problem.error_slo, problem.error)
-    )
-    share = np.where(problem.allowed, np.minimum(share, must[:, None]), 0.0)
+    share = np.minimum(largest_share(problem), must[:, None])
     if (share.sum(axis=1) < must * (1 - TOLERANCE)).any():
         return False
     if not len(over_cap(problem, Greedy(problem, m1=True, m2=True, m3=True).build(falling_rate(problem)).unmet)):
@@ -57,7 +54,7 @@ def _feasibility_program(problem: PlanningProblem, must: FloatArray, share: Floa
     Under a budget, spending is minimised because that leads to a plan within it; without one nothing is minimised.
     """
     kept = np.flatnonzero(share.any(axis=0))
-    most = np.minimum(replicas_for(problem, share), problem.max_replicas)[kept].astype(np.float64)
+    most = np.minimum(np.maximum(np.ceil(replicas_filled(problem, share)), 1.0), problem.max_replicas)[kept]
     i, a = np.nonzero(share[:, kept])
     each, route, none = np.arange(len(kept)), np.arange(len(i)), np.zeros(len(kept))
     totals = np.array([problem.budget_usd, problem.storage_capacity_gb])

@@ -5,7 +5,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from simulator.planning.problem import FloatArray, IntArray, PlanningProblem, QueryType
+from policies.heuristics.dominance import replicas_filled
+from simulator.planning.problem import PlanningProblem, QueryType
 
 
 class LimitKind(StrEnum):
@@ -95,19 +96,8 @@ def limits_of(problem: PlanningProblem) -> tuple[Limit, ...]:
 
 def enough_replicas(problem: PlanningProblem) -> int:
     """A `max_replicas` that binds no plan: one more than what the whole demand would need on any one configuration."""
-    return int(replicas_for(problem, problem.allowed.astype(np.float64)).max(initial=0)) + 1
-
-
-def replicas_for(problem: PlanningProblem, share: FloatArray) -> IntArray:
-    """Shape (configurations,): replicas, at least one, that each configuration needs for `share` (types, all of them).
-
-    Nothing is served where `cap` is not positive, unless it takes no compute: that row says so itself.
-    """
-    load = np.where(share > 0, problem.load * share, 0.0).sum(axis=0)
-    load = np.divide(load, problem.cap, out=np.zeros(len(load)), where=problem.cap > 0)
-    kv = np.where(share > 0, problem.kv * share, 0.0).sum(axis=0)
-    replicas: IntArray = np.maximum(np.ceil(np.maximum(load, kv)), 1).astype(np.int64)
-    return replicas
+    filled = replicas_filled(problem, problem.allowed.astype(np.float64))
+    return int(np.ceil(np.maximum(filled, 1.0)).max(initial=0.0)) + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
