@@ -47,7 +47,7 @@ def _silence_banner() -> None:
     results. C writes it, so the file descriptor itself must look away meanwhile.
     """
     try:
-        kept = os.dup(1)
+        standard_output = os.dup(1)
     except OSError:  # no standard output, nothing to keep clean
         highspy.Highs()
         return
@@ -56,8 +56,8 @@ def _silence_banner() -> None:
         os.dup2(nowhere, 1)
         highspy.Highs()
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(standard_output, 1)
+        os.close(standard_output)
         os.close(nowhere)
 
 

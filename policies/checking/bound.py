@@ -68,23 +68,23 @@ def node_bound(
         # Unmet shares and reduced costs of deploying, first without what an option serves.
         unmet_usd = problem.unmet_usd - demand
         unmet_magnitude_usd = problem.unmet_usd + np.abs(demand)
-        own_usd = (1 + duals.budget) * universe.fixed_usd[alive] + duals.storage * universe.storage_gb[alive]
-        own_magnitude_usd = own_usd.copy()
+        reduced_usd = (1 + duals.budget) * universe.fixed_usd[alive] + duals.storage * universe.storage_gb[alive]
+        reduced_magnitude_usd = reduced_usd.copy()
         for i, weight, multiplier in duals.covers:
             good, factor = universe.cover(i, weight)
             bound_usd += multiplier
             unmet_usd[i] -= multiplier * factor
             unmet_magnitude_usd[i] += multiplier * factor
-            own_usd -= multiplier * good[alive]
-            own_magnitude_usd += multiplier
+            reduced_usd -= multiplier * good[alive]
+            reduced_magnitude_usd += multiplier
             magnitude_usd += multiplier
         for index, multiplier in duals.restrictions:
             restriction = path[index]
             sign = 1 if restriction.above else -1
             counted = multiplier * restriction.count[alive]
             bound_usd += sign * multiplier * restriction.limit
-            own_usd -= sign * counted
-            own_magnitude_usd += counted
+            reduced_usd -= sign * counted
+            reduced_magnitude_usd += counted
             magnitude_usd += multiplier * restriction.limit
         left_unmet_usd = float(problem.unmet_cap @ np.minimum(0.0, unmet_usd - ROUNDING * unmet_magnitude_usd))
 
@@ -96,17 +96,17 @@ def node_bound(
         reward_usd = np.where(served, demand[:, None] - spent_usd, 0.0)
         earns = served & (demand > 0)[:, None]
         largest_usd = np.where(earns, demand[:, None] + spent_usd, 0.0) * universe.largest_share
-        own_usd -= _knapsacks(universe, reward_usd, alive)
-        own_magnitude_usd += largest_usd.sum(axis=0)[universe.configuration[alive]]
-        own_usd -= ROUNDING * own_magnitude_usd
+        reduced_usd -= _knapsacks(universe, reward_usd, alive)
+        reduced_magnitude_usd += largest_usd.sum(axis=0)[universe.configuration[alive]]
+        reduced_usd -= ROUNDING * reduced_magnitude_usd
 
         pair = universe.pair[alive]
         best_usd = np.zeros(universe.pairs)  # 0 is to deploy none
-        np.minimum.at(best_usd, pair, own_usd)
+        np.minimum.at(best_usd, pair, reduced_usd)
         deployed_usd = float(best_usd.sum())
         bound_usd += left_unmet_usd + deployed_usd
         bound_usd -= ROUNDING * (magnitude_usd - left_unmet_usd - deployed_usd)
-        return bound_usd, bound_usd - best_usd[pair] + own_usd
+        return bound_usd, bound_usd - best_usd[pair] + reduced_usd
 
 
 def _knapsacks(universe: Universe, reward_usd: FloatArray, alive: IntArray) -> FloatArray:

@@ -61,10 +61,10 @@ class Universe:
         possible = at_most(fixed_usd, problem.budget_usd)
         possible &= at_most(problem.model_storage_gb[configuration], problem.storage_capacity_gb)
         self._keep(configuration[possible], replicas[possible], fixed_usd[possible])
-        kept = np.ones(len(self.configuration), dtype=np.bool_)
+        needed = np.ones(len(self.configuration), dtype=np.bool_)
         for members in _groups(self.pair):
-            kept[members] = ~self._dominated(members)
-        self._keep(self.configuration[kept], self.replicas[kept], self.fixed_usd[kept])
+            needed[members] = ~self._dominated(members)
+        self._keep(self.configuration[needed], self.replicas[needed], self.fixed_usd[needed])
 
         self.storage_gb = problem.model_storage_gb[self.configuration]
         self.gpus = problem.gpus[self.configuration] * self.replicas
@@ -130,8 +130,8 @@ class Universe:
                 match &= np.array([c.tier in group.tiers for c in configurations], dtype=np.bool_)
             if group.configuration is not None:
                 *shape, _ = group.configuration
-                own = [[c.tensor_parallel, c.pipeline_parallel, c.tpot_target_s] for c in configurations]
-                match &= np.array([item == shape for item in own], dtype=np.bool_)
+                shapes = [[c.tensor_parallel, c.pipeline_parallel, c.tpot_target_s] for c in configurations]
+                match &= np.array([item == shape for item in shapes], dtype=np.bool_)
             counted = match[self.configuration]
             if group.configuration is not None:
                 counted &= self.replicas == group.configuration[3]

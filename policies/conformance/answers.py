@@ -80,9 +80,9 @@ def honest(bench: Bench) -> str:
 
 def pure(bench: Bench) -> str:
     """Neither the problem nor the incumbent is changed."""
-    found = 0
+    incumbents = 0
     for problem in bench.problems():
-        if found == 5:
+        if incumbents == 5:
             break
         with bench.trial(problem.name):
             before = _content(problem)
@@ -91,7 +91,7 @@ def pure(bench: Bench) -> str:
             except InfeasibleError:
                 continue
             _unchanged("the problem", before, _content(problem))
-            found += 1
+            incumbents += 1
             plan_before = repr(plan)
             try:
                 bench.plan(problem, incumbent=plan)
@@ -100,7 +100,7 @@ def pure(bench: Bench) -> str:
             _unchanged("the problem", before, _content(problem))
             if repr(plan) != plan_before:
                 raise Broken(f"expected the incumbent as it was: {difference(plan_before, repr(plan))}")
-    return f"{bench.trials} problems and {found} incumbents are as they were, to the byte"
+    return f"{bench.trials} problems and {incumbents} incumbents are as they were, to the byte"
 
 
 def _content(problem: PlanningProblem) -> dict[str, str | bytes]:
@@ -118,19 +118,19 @@ def _unchanged(what: str, before: dict[str, str | bytes], after: dict[str, str |
 
 def name(bench: Bench) -> str:
     """The plan names its policy and its problem, and survives a plan file."""
-    own = bench.policy.name
+    policy_name = bench.policy.name
     with bench.trial("the policy"):
-        if not isinstance(own, str) or not own.strip():
-            raise Broken(f"expected a name that is a text and not empty, found {own!r}")
+        if not isinstance(policy_name, str) or not policy_name.strip():
+            raise Broken(f"expected a name that is a text and not empty, found {policy_name!r}")
     with tempfile.TemporaryDirectory() as folder:
         for problem, plan in bench.plans():
             with bench.trial(problem.name):
-                if plan.policy != own:
-                    raise Broken(f"expected a plan of policy {own!r}, it says {plan.policy!r}")
+                if plan.policy != policy_name:
+                    raise Broken(f"expected a plan of policy {policy_name!r}, it says {plan.policy!r}")
                 if plan.problem != problem.name:
                     raise Broken(f"expected a plan of problem {problem.name!r}, it says {plan.problem!r}")
                 _survives_a_file(plan, Path(folder) / "plan.json")
-    return f"plans say {own!r} and come back from a plan file as they were"
+    return f"plans say {policy_name!r} and come back from a plan file as they were"
 
 
 def _survives_a_file(plan: Plan, path: Path) -> None:

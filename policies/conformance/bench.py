@@ -132,15 +132,15 @@ class Bench:
 
     def plans(self) -> Iterator[tuple[PlanningProblem, Plan]]:
         """The problems of which the policy has a plan, with the plan; that there are others is the first check's."""
-        found = 0
+        judged = 0
         for problem in self.problems():
             try:
                 plan = self.first_plan(problem)
             except (InfeasibleError, RunError, Broken):
                 continue
-            found += 1
+            judged += 1
             yield problem, plan
-        if not found:
+        if not judged:
             raise Skipped("it made no plan that could be judged")
 
     def optimum_usd(self, problem: PlanningProblem) -> float | None:

@@ -60,12 +60,12 @@ def _seconds(bench: Bench, problem: PlanningProblem, limit_s: float, may_take_s:
 
 def incumbent(bench: Bench) -> str:
     """Any incumbent is taken: its own plan, one of other demand or another catalog, and moving may have a price."""
-    kept = 0
+    unchanged = 0
     for number in range(2):
         problem = bench.free_problem(number)
         with bench.trial(problem.name):
-            own = bench.first_plan(problem)
-            accept(problem, own)
+            first = bench.first_plan(problem)
+            accept(problem, first)
             draw = stream(bench.seed, f"conformance-demand-{number}")
             other = with_demand(problem, draw.choice([0.95, 1.05], size=len(problem.query_types)))
             for now, what in (
@@ -74,15 +74,15 @@ def incumbent(bench: Bench) -> str:
                 (replace(problem, moving=MOVING), "its own plan, moving priced"),
                 (replace(other, moving=MOVING), "its plan for 5 % other demand, moving priced"),
             ):
-                kept += _after(bench, now, own, what)
+                unchanged += _after(bench, now, first, what)
             for now in (problem, replace(problem, moving=MOVING)):
-                stranger = _of_another_catalog(own)
+                stranger = _of_another_catalog(first)
                 if _after(bench, now, stranger, "a plan of another catalog"):
                     raise Broken("expected a plan of this problem, it kept the incumbent of another catalog")
     with bench.trial("moving priced, no incumbent"):
         problem = replace(bench.free_problem(0), moving=MOVING)
         accept(problem, bench.plan(problem))
-    note = f" (kept as it was {kept} times, which is not judged)" if kept else ""
+    note = f" (kept as it was {unchanged} times, which is not judged)" if unchanged else ""
     return (
         f"planned on from {bench.trials - 1} plans of its own, with moving free and priced, and from strange ones{note}"
     )

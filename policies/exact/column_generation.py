@@ -209,8 +209,8 @@ class Pricer:
 
     def shrink(self, root: Evaluated, cutoff_usd: float) -> tuple["Pricer", Evaluated, IntArray]:
         """The pricer over the options that are left at the root, the root in its terms, and those options."""
-        kept = root.relaxed.forced_usd < cutoff_usd
-        left = root.alive[kept]
+        may_improve = root.relaxed.forced_usd < cutoff_usd
+        left = root.alive[may_improve]
         options = self.options.take(left)
         new_index = np.full(len(self.options), -1)
         new_index[left] = np.arange(len(left))
@@ -225,7 +225,9 @@ class Pricer:
         inner.pool.add(new_index[self.pool.option[columns]], self.pool.shares(columns))
         inner.rounds = self.rounds
         relaxed = replace(
-            root.relaxed, reduced_usd=root.relaxed.reduced_usd[kept], forced_usd=root.relaxed.forced_usd[kept]
+            root.relaxed,
+            reduced_usd=root.relaxed.reduced_usd[may_improve],
+            forced_usd=root.relaxed.forced_usd[may_improve],
         )
         used = np.flatnonzero(np.isin(columns, root.columns))
         return (

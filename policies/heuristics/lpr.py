@@ -16,7 +16,7 @@ from simulator.planning.policy import StoppingRule
 from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
 
 WHOLE = 1e-6  # what solver noise may add to replicas that are a whole number
-THRESHOLDS = (0.9, 0.5, 0.25, 0.1, 0.05, 0.01, 1e-6)  # of a deployment in the relaxation, to be kept
+THRESHOLDS = (0.9, 0.5, 0.25, 0.1, 0.05, 0.01, 1e-6)  # of a deployment in the relaxation, to be chosen
 ENTERING = 60  # configurations that join the relaxed program at a time
 GAIN_USD = 1e-7  # what a configuration must promise to join it
 MIXTURES = np.linspace(0.0, 1.0, 11)  # weights of "at least 1" in the bound of `_attractive`
@@ -52,7 +52,7 @@ class Lpr:
     configurations). For a threshold, each (model, tier) keeps its configuration of largest `w` if that reaches the
     threshold, with its replicas rounded up. While the rent and what is stored (the tokens of what the relaxation serves
     among it) break the budget or the storage, the deployment of smallest `w` goes. The demand is routed by the linear
-    program. Of the plans of a few thresholds the cheapest is kept.
+    program. Of the plans of a few thresholds the cheapest is chosen.
     """
 
     @property
@@ -115,11 +115,11 @@ def _relaxation(problem: PlanningProblem, time_limit_s: float | None) -> _Relaxe
     entering = _attractive(problem, left, _first_prices(problem))
     while True:
         left = np.setdiff1d(left, entering, assume_unique=True)
-        kept = np.setdiff1d(candidates, left, assume_unique=True)
+        chosen = np.setdiff1d(candidates, left, assume_unique=True)
         solver = new_solver()
         if time_limit_s is not None:
             solver.setOptionValue("time_limit", max(deadline_s - time.perf_counter(), 0.0))
-        _relaxed_program(problem, kept).hand_to(solver)
+        _relaxed_program(problem, chosen).hand_to(solver)
         solver.run()
         status = solver.getModelStatus()
         if status == highspy.HighsModelStatus.kTimeLimit or time.perf_counter() >= deadline_s:
@@ -140,7 +140,7 @@ def _relaxation(problem: PlanningProblem, time_limit_s: float | None) -> _Relaxe
             break
     values = np.array(solution.col_value, dtype=np.float64)
     replicas, deployed = np.zeros(len(problem.configurations)), np.zeros(len(problem.configurations))
-    replicas[kept], deployed[kept] = values[: len(kept)], values[len(kept) : 2 * len(kept)]
+    replicas[chosen], deployed[chosen] = values[: len(chosen)], values[len(chosen) : 2 * len(chosen)]
     served = 1 - values[len(values) - len(problem.query_types) :]
     return _Relaxed(float(solver.getObjectiveValue()), replicas, deployed, served)
 
@@ -208,39 +208,39 @@ def _attractive(problem: PlanningProblem, a: IntArray, prices: _Prices) -> IntAr
     return np.sort(a[order[most_usd[order] > GAIN_USD]])
 
 
-def _relaxed_program(problem: PlanningProblem, kept: IntArray) -> LinearProgram:
-    """The relaxation over the configurations `kept`: columns r, w, x of the routes that may carry anything, and u."""
-    largest, useful = largest_share(problem)[:, kept], useful_replicas(problem)[kept].astype(np.float64)
+def _relaxed_program(problem: PlanningProblem, chosen: IntArray) -> LinearProgram:
+    """The relaxation over the configurations `chosen`: columns r, w, x of the routes that may carry anything, and u."""
+    largest, useful = largest_share(problem)[:, chosen], useful_replicas(problem)[chosen].astype(np.float64)
     i, a = np.nonzero(largest)
-    each, route, types = np.arange(len(kept)), np.arange(len(i)), np.arange(len(problem.query_types))
+    each, route, types = np.arange(len(chosen)), np.arange(len(i)), np.arange(len(problem.query_types))
     rent_usd, weights_usd, weights_gb = (
-        problem.rent_usd[kept],
-        problem.model_storage_usd[kept],
+        problem.rent_usd[chosen],
+        problem.model_storage_usd[chosen],
         problem.model_storage_gb,
     )
     tokens_usd, tokens_gb = problem.token_storage_usd[i], problem.token_storage_gb[i]
     program = LinearProgram()
     r = program.columns(useful, rent_usd)
-    w = program.columns(np.ones(len(kept)), weights_usd)
-    x = program.columns(np.ones(len(i)), problem.delay_penalty_usd[i, kept[a]] + tokens_usd)
+    w = program.columns(np.ones(len(chosen)), weights_usd)
+    x = program.columns(np.ones(len(i)), problem.delay_penalty_usd[i, chosen[a]] + tokens_usd)
     u = program.columns(problem.unmet_cap, problem.unmet_usd)
 
     # HiGHS has absolute tolerances, so every limit is scaled to one. The rows that `_Prices` reads come first.
-    ones, none = np.ones(len(types)), np.zeros(len(kept))
+    ones, none = np.ones(len(types)), np.zeros(len(chosen))
     program.rows((i, x, 1.0), (types, u, 1.0), at_least=ones, at_most=ones)
     for use, limit in ((problem.delay_s, problem.delay_slo_s), (problem.error, problem.error_slo)):
-        program.rows((i, x, use[i, kept[a]] / unit_of(limit)[i]), at_most=limit / unit_of(limit))
+        program.rows((i, x, use[i, chosen[a]] / unit_of(limit)[i]), at_most=limit / unit_of(limit))
     totals = np.array([problem.storage_capacity_gb, problem.budget_usd])
     gb, usd = unit_of(totals)
     program.rows(
-        *((0, w, weights_gb[kept] / gb), (0, x, tokens_gb / gb)),
+        *((0, w, weights_gb[chosen] / gb), (0, x, tokens_gb / gb)),
         *((1, r, rent_usd / usd), (1, w, weights_usd / usd), (1, x, tokens_usd / usd)),
         at_most=totals / unit_of(totals),
     )
-    program.rows((problem.pair_index[kept], w, 1.0), at_most=np.ones(len(problem.configurations_of_pair)))
+    program.rows((problem.pair_index[chosen], w, 1.0), at_most=np.ones(len(problem.configurations_of_pair)))
     # Compute and KV memory; at least one replica where deployed, and no more than are useful; shares where deployed.
-    program.rows((each, r, -problem.cap[kept]), (a, x, problem.load[i, kept[a]]), at_most=none)
-    program.rows((each, r, -1.0), (a, x, problem.kv[i, kept[a]]), at_most=none)
+    program.rows((each, r, -problem.cap[chosen]), (a, x, problem.load[i, chosen[a]]), at_most=none)
+    program.rows((each, r, -1.0), (a, x, problem.kv[i, chosen[a]]), at_most=none)
     program.rows((each, r, -1.0), (each, w, 1.0), at_most=none)
     program.rows((each, r, 1.0), (each, w, -useful), at_most=none)
     program.rows((route, w[a], -largest[i, a]), (route, x, 1.0), at_most=np.zeros(len(i)))

@@ -80,9 +80,9 @@ class TraceStatistics:
             return
         for number, name in zip(present.tolist(), names, strict=True):
             rows = np.flatnonzero(chunk.source == number)
-            own = {extra: column[rows] for extra, column in extras.items()}
+            of_rows = {extra: column[rows] for extra, column in extras.items()}
             group = self._groups.setdefault(name, self._new())
-            group.add(time_ns[rows], chunk.input_tokens[rows], chunk.output_tokens[rows], own)
+            group.add(time_ns[rows], chunk.input_tokens[rows], chunk.output_tokens[rows], of_rows)
 
     def totals(self, until_s: float | None = None) -> Totals:
         """Of all requests; windows end by `until_s`, or by the last arrival if none is given."""
@@ -270,8 +270,8 @@ class _EvenSample:
         self._kept.append(pairs)
         self.rows += pairs.shape[1]
         while self.rows > self._most:
-            kept = np.concatenate(self._kept, axis=1)[:, ::2].copy()
-            self._kept, self.rows, self._stride = [kept], kept.shape[1], 2 * self._stride
+            every_other = np.concatenate(self._kept, axis=1)[:, ::2].copy()
+            self._kept, self.rows, self._stride = [every_other], every_other.shape[1], 2 * self._stride
 
     def spearman(self) -> float:
         if not self._kept:
@@ -306,10 +306,12 @@ class _Duplicates:
         equal = time_ns[1:] == time_ns[:-1]
         goes_on = int(time_ns[0]) == self._last_ns
         self._last_ns = int(time_ns[-1])
-        own = np.array([self._numbers.setdefault(name, len(self._numbers)) for name in chunk.sources], dtype=np.int64)
+        number_of_source = np.array(
+            [self._numbers.setdefault(name, len(self._numbers)) for name in chunk.sources], dtype=np.int64
+        )
         # Rows beside one of the same time, and the last one, which may have such a neighbour in the next chunk.
         rows = np.flatnonzero(np.append(equal, True) | np.insert(equal, 0, goes_on))
-        columns = self._columns(rows, time_ns, own, chunk, extras)
+        columns = self._columns(rows, time_ns, number_of_source, chunk, extras)
         if goes_on:
             names = dict.fromkeys([*self._waiting, *columns])
             columns = {name: _joined(self._waiting, columns, name) for name in names}
@@ -323,10 +325,12 @@ class _Duplicates:
         self._waiting = {name: column[last] for name, column in columns.items()}
 
     @staticmethod
-    def _columns(rows: "slice | Ints", time_ns: Ints, own: Ints, chunk: Trace, extras: Columns) -> dict[str, Ints]:
+    def _columns(
+        rows: "slice | Ints", time_ns: Ints, number_of_source: Ints, chunk: Trace, extras: Columns
+    ) -> dict[str, Ints]:
         columns = {
             "time": time_ns[rows],
-            "source": own[chunk.source[rows]],
+            "source": number_of_source[chunk.source[rows]],
             "input_tokens": chunk.input_tokens[rows],
             "output_tokens": chunk.output_tokens[rows],
         }

@@ -47,7 +47,7 @@ def dispersion_within_hours(arrival_s: _Floats, window_s: float, requests_per_h:
     curve = RateCurve(requests_per_h)
     windows = int(HOUR_S // window_s)
     edges = np.searchsorted(arrival_s, np.arange(len(requests_per_h) + 1) * HOUR_S)
-    found = []
+    index_by_hour = []
     for hour, (first, last) in enumerate(itertools.pairwise(edges)):
         within_s = arrival_s[first:last] - hour * HOUR_S
         number = (within_s[within_s < windows * window_s] / window_s).astype(np.int64)
@@ -56,8 +56,8 @@ def dispersion_within_hours(arrival_s: _Floats, window_s: float, requests_per_h:
             continue
         share = curve.rate_per_s(hour * HOUR_S + (np.arange(windows) + 0.5) * window_s)
         about = share * (counts.sum() / share.sum()) if share.any() else counts.mean()
-        found.append(float(((counts - about) ** 2).sum() / counts.sum()))
-    return float(np.mean(found))
+        index_by_hour.append(float(((counts - about) ** 2).sum() / counts.sum()))
+    return float(np.mean(index_by_hour))
 
 
 def fit_profile(trace: Trace, *, name: str, attribution: str) -> Profile:
@@ -192,15 +192,15 @@ def fit_bursts(
         )
 
     def misfit(unknown: _Floats) -> _Floats:
-        found = bursts(unknown)
+        fitted = bursts(unknown)
         model = [
             model_dispersion(
                 rate_per_s,
-                found.modulation,
+                fitted.modulation,
                 window_s,
                 span_s,
-                follow_share=found.follow_share,
-                follow_delay_s=found.follow_delay_s,
+                follow_share=fitted.follow_share,
+                follow_delay_s=fitted.follow_delay_s,
             )
             for window_s in measured
         ]

@@ -53,31 +53,31 @@ def _feasibility_program(problem: PlanningProblem, must: FloatArray, share: Floa
 
     Under a budget, spending is minimised because that leads to a plan within it; without one nothing is minimised.
     """
-    kept = np.flatnonzero(share.any(axis=0))
-    most = np.minimum(np.maximum(np.ceil(replicas_filled(problem, share)), 1.0), problem.max_replicas)[kept]
-    i, a = np.nonzero(share[:, kept])
-    each, route, none = np.arange(len(kept)), np.arange(len(i)), np.zeros(len(kept))
+    usable = np.flatnonzero(share.any(axis=0))
+    most = np.minimum(np.maximum(np.ceil(replicas_filled(problem, share)), 1.0), problem.max_replicas)[usable]
+    i, a = np.nonzero(share[:, usable])
+    each, route, none = np.arange(len(usable)), np.arange(len(i)), np.zeros(len(usable))
     totals = np.array([problem.budget_usd, problem.storage_capacity_gb])
     usd, gb = unit_of(totals)
-    rent, weights = problem.rent_usd[kept] / usd, problem.model_storage_usd[kept] / usd
+    rent, weights = problem.rent_usd[usable] / usd, problem.model_storage_usd[usable] / usd
     tokens = problem.token_storage_usd[i] / usd
     bounded = np.isfinite(problem.budget_usd)
     program = LinearProgram()
-    w = program.columns(np.ones(len(kept)), weights if bounded else None, whole=True)
+    w = program.columns(np.ones(len(usable)), weights if bounded else None, whole=True)
     r = program.columns(most, rent if bounded else None, whole=True)
-    x = program.columns(share[i, kept[a]], tokens if bounded else None)
+    x = program.columns(share[i, usable[a]], tokens if bounded else None)
     program.rows((each, r, 1.0), (each, w, -most), at_most=none)
     program.rows((each, w, 1.0), (each, r, -1.0), at_most=none)
-    program.rows((route, x, 1.0), (route, w[a], -share[i, kept[a]]), at_most=np.zeros(len(i)))
-    program.rows((each, r, -problem.cap[kept]), (a, x, problem.load[i, kept[a]]), at_most=none)
-    program.rows((each, r, -1.0), (a, x, problem.kv[i, kept[a]]), at_most=none)
-    program.rows((problem.pair_index[kept], w, 1.0), at_most=np.ones(len(problem.configurations_of_pair)))
+    program.rows((route, x, 1.0), (route, w[a], -share[i, usable[a]]), at_most=np.zeros(len(i)))
+    program.rows((each, r, -problem.cap[usable]), (a, x, problem.load[i, usable[a]]), at_most=none)
+    program.rows((each, r, -1.0), (a, x, problem.kv[i, usable[a]]), at_most=none)
+    program.rows((problem.pair_index[usable], w, 1.0), at_most=np.ones(len(problem.configurations_of_pair)))
     program.rows((i, x, 1.0), at_least=must)
     for use, limit in ((problem.delay_s, problem.delay_slo_s), (problem.error, problem.error_slo)):
-        program.rows((i, x, use[i, kept[a]] / unit_of(limit)[i]), at_most=limit / unit_of(limit))
+        program.rows((i, x, use[i, usable[a]] / unit_of(limit)[i]), at_most=limit / unit_of(limit))
     program.rows(
         *((0, r, rent), (0, w, weights), (0, x, tokens)),
-        *((1, w, problem.model_storage_gb[kept] / gb), (1, x, problem.token_storage_gb[i] / gb)),
+        *((1, w, problem.model_storage_gb[usable] / gb), (1, x, problem.token_storage_gb[i] / gb)),
         at_most=totals / unit_of(totals),
     )
     return program
