@@ -13,7 +13,6 @@ from experiments.scenario.slo import PercentileSlo
 from experiments.verify.sample import OfType, Sample
 from simulator.delay import StepCost
 from simulator.errors import InputError
-from simulator.fleet.replicas import deployment_key
 from simulator.planning.plan import describe
 
 ROOM = 0.8  # of a limit that a request alone may take where it is to have room for waiting
@@ -52,7 +51,7 @@ def usable_routes(
         meets together.
     """
     configurations = scenario.configurations
-    steps = [scenario.step_cost(deployment_key(c)) for c in configurations]
+    steps = [scenario.step_cost(c.deployment_key) for c in configurations]
     budget = scenario.file.engine.token_budget
     usable = np.ones((len(scenario.types), len(configurations)), dtype=np.bool_)
     roomy = usable.copy()

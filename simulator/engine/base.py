@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 import simpy
 
+from simulator.catalog.configuration import DeploymentKey
 from simulator.engine.port import (
     MAX_TOKENS,
     Arrivals,
@@ -32,22 +33,15 @@ from simulator.engine.port import (
 from simulator.engine.results import Rental, RequestTable, RunResult, RunSummary, concatenate
 from simulator.errors import InputError
 from simulator.fleet.reality import OnFailure, Reality
-from simulator.fleet.replicas import (
-    DeploymentKey,
-    Fleet,
-    RentedReplica,
-    ReplicaOffer,
-    ReplicaState,
-    replicas_by_deployment,
-)
+from simulator.fleet.replicas import Fleet, RentedReplica, ReplicaOffer, ReplicaState, replicas_by_deployment
 from simulator.planning.plan import Plan
-from simulator.replica.disciplines import ReplicaSpec, Service
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import ReplicaSpec, Service
 from simulator.replica.tokenlog import TokenLog
 from simulator.rng import draw_key, stream
 from simulator.ticks import MAX_TICKS, TICKS_PER_S, to_ticks
+from simulator.units import SECONDS_PER_H
 
-SECONDS_PER_H = 3600.0
 WORD = 2**64  # an integral of ticks over a long run is beyond 64 bits: both sides of Little's law are taken modulo this
 
 T = TypeVar("T")

@@ -23,9 +23,9 @@ from simulator.errors import InputError, RunError
 from simulator.fleet.balancer import balancer_of
 from simulator.fleet.replicas import RentedReplica, ReplicaState
 from simulator.replica import kernel
-from simulator.replica.disciplines import NEVER, Discipline, ReplicaSpec
 from simulator.replica.extension import address_of_admission, address_of_router, address_of_step_time, ask_admission
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import NEVER, ReplicaSpec, no_kernel
 from simulator.replica.tokenlog import EVENT_COLUMNS, SEGMENT_COLUMNS, TokenLog
 from simulator.rng import draws
 
@@ -209,7 +209,9 @@ class CompiledEngine(Engine):
             )
         self._specs[deployment] = spec
         entry = self.state.specs[deployment]
-        entry["static"] = spec.discipline is Discipline.STATIC
+        if spec.discipline.kernel is None:
+            raise no_kernel(spec.discipline)
+        entry["static"] = spec.discipline.kernel
         entry["base"], entry["prefill"] = spec.step.base, spec.step.prefill_per_token
         entry["decode"], entry["context"] = spec.step.decode_per_sequence, spec.step.context_per_token
         entry["static_prefill"] = spec.prefill_ticks_per_token
@@ -405,7 +407,7 @@ class CompiledEngine(Engine):
         super()._end(replica, tick)
 
     def evict(self, service: KernelReplica, now: int) -> list[int]:
-        """See `simulator.replica.disciplines.Replica.evict`; tickets instead of requests, as everywhere in this
+        """See `simulator.replica.port.Service.evict`; tickets instead of requests, as everywhere in this
         engine.
         """
         self._sync()
