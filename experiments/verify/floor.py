@@ -19,15 +19,18 @@ ROOM = 0.8  # of a limit that a request alone may take where it is to have room 
 
 
 def alone_s(step: StepCost, own: OfType, token_budget: int, measure: str) -> npt.NDArray[np.float64]:
-    """Time of each request if it were alone, NaN where it has none; `measure` is a key of `MEASURES`."""
+    """Time of each request if it were alone, NaN where it has none; `measure` is one of `MEASURES`."""
     steps = np.ceil(np.maximum(own.inputs, 1.0) / token_budget)
     ttft_s = steps * step.base_s + step.prefill_s_per_token * own.inputs
     tpot_s = step.base_s + step.decode_s_per_sequence + step.context_s_per_token * (own.inputs + own.outputs / 2)
-    if measure == "ttft_s":
-        return np.asarray(ttft_s)
-    if measure == "tpot_s":
-        return np.where(own.outputs > 1, tpot_s, np.nan)
-    return np.asarray(ttft_s + np.maximum(own.outputs - 1, 0) * tpot_s)
+    match measure:
+        case "ttft_s":
+            return np.asarray(ttft_s)
+        case "tpot_s":
+            return np.where(own.outputs > 1, tpot_s, np.nan)
+        case "e2e_s":
+            return np.asarray(ttft_s + np.maximum(own.outputs - 1, 0) * tpot_s)
+    raise ValueError(f"the time of a request alone is not known by the measure {measure!r}")
 
 
 def usable_routes(

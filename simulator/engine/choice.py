@@ -56,7 +56,8 @@ def choose_engine(
         why = f"{', '.join(plain)}: plain Python runs in the slower reference engine; numba.njit makes it fast"
         return ChosenEngine(name="reference", engine=ReferenceEngine, warning=why)
     try:
-        from simulator.engine.compiled import CompiledEngine, is_prepared
+        from simulator.engine.compiled import CompiledEngine
+        from simulator.engine.kernel_memory import is_prepared
     except (ImportError, RuntimeError) as error:  # RuntimeError: Numba has no folder that it may cache in
         why = f"the compiled engine cannot be had ({str(error).splitlines()[0]}): the slower reference engine runs"
         return ChosenEngine(name="reference", engine=ReferenceEngine, warning=why)

@@ -320,7 +320,7 @@ def test_little_room(data):
     sizes = st.integers(1, 5)
     with ExitStack() as stack:
         for name in ("FIRST_HEAP", "FIRST_LOG", "FIRST_SLOTS"):
-            stack.enter_context(patch(f"simulator.engine.compiled.{name}", data.draw(sizes)))
+            stack.enter_context(patch(f"simulator.engine.kernel_memory.{name}", data.draw(sizes)))
         batch = data.draw(st.integers(1, 50))
         for module in ("reference", "compiled"):
             stack.enter_context(patch(f"simulator.engine.{module}.BATCH_REQUESTS", batch))

@@ -102,7 +102,9 @@ class TestStatic:
         assert row.planned_delay_s == pytest.approx(delay_s)
         assert row.simulated_delay_s == pytest.approx(delay_s)
         assert row.planned_tpot_s == pytest.approx(row.simulated_tpot_s)
-        assert row.planned_load == pytest.approx(3.0 * delay_s * 720 / scenario.nominal_replica(SLOW_KEY).kv_capacity_tokens / 2, rel=1e-3)
+        assert row.planned_load == pytest.approx(
+            3.0 * delay_s * 720 / scenario.nominal_replica(SLOW_KEY).kv_capacity_tokens / 2, rel=1e-3
+        )
         assert row.planned_load == pytest.approx(row.simulated_load, rel=0.01)
 
 

@@ -49,6 +49,12 @@ def test_a_lone_request_takes_as_long_in_the_engine(scenario, tier):
         assert expected == pytest.approx(getattr(table, measure), abs=MICROSECONDS, rel=0, nan_ok=True), measure
 
 
+def test_there_is_no_time_alone_by_another_measure(scenario):
+    step = scenario.step_cost(configuration(SLOW).deployment_key)
+    with pytest.raises(ValueError, match="not known by the measure 'queue_s'"):
+        alone_s(step, of_type(np.zeros(1), 900, 100), 512, "queue_s")
+
+
 class TestUsable:
     """Of 100 equal chats: the time alone is one number for each of the two configurations, the slow tier first."""
 
