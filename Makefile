@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml
 		|| { echo "Python 3.11 or newer is needed, found $$($(PYTHON) --version); set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@$(BIN)/python -c "from simulator.engine.compiled import prepare; prepare()"
+	@$(BIN)/python -c "from simulator.engine.kernel_memory import prepare; prepare()"
 	@touch $@
 
 demo: $(STAMP)

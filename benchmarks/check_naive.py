@@ -12,8 +12,9 @@ from simulator.engine import EngineSettings, Observation, ReferenceEngine, Workl
 from simulator.fleet.reality import Reality
 from simulator.fleet.replicas import ReplicaOffer
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
-from simulator.replica.disciplines import Discipline, ReplicaSpec
+from simulator.replica.batching import BATCHING
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import ReplicaSpec
 from simulator.ticks import TICKS_PER_S, to_ticks_array
 
 TOLERANCE_S = 1e-6
@@ -54,7 +55,7 @@ def _difference_s(
     kv_capacity_tokens: int = 10**9,
 ) -> float:
     spec = ReplicaSpec(
-        discipline=Discipline.BATCHING,
+        discipline=BATCHING,
         step=STEP,
         prefill_ticks_per_token=0,
         decode_ticks_per_token=0,

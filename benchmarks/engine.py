@@ -40,7 +40,8 @@ from simulator.fleet.reality import Reality  # noqa: E402
 from simulator.fleet.replicas import ReplicaOffer  # noqa: E402
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route  # noqa: E402
 from simulator.planning.problem import Configuration  # noqa: E402
-from simulator.replica.disciplines import Discipline, ReplicaSpec  # noqa: E402
+from simulator.replica.batching import BATCHING  # noqa: E402
+from simulator.replica.port import ReplicaSpec  # noqa: E402
 from simulator.ticks import TICKS_PER_S, to_ticks_array  # noqa: E402
 
 MODEL, TIER = "llama-3.1-8b", "h100-80-fp16"
@@ -62,7 +63,7 @@ def deployment_spec(cost: StepCost | None = None) -> tuple[ReplicaSpec, tuple[fl
     model, tier = catalog.models[MODEL], catalog.tiers[TIER]
     cost = cost or ConstantDelay().step_cost(model, tier, 1, 1)
     spec = ReplicaSpec(
-        discipline=Discipline.BATCHING,
+        discipline=BATCHING,
         step=cost.ticks(),
         prefill_ticks_per_token=0,
         decode_ticks_per_token=0,

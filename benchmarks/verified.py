@@ -42,7 +42,7 @@ def small(name: str) -> Scenario:
     models, tiers, degrees, replicas = CATALOGUES[name]
     scenario = load_scenario("azure-2023")
     catalog = load_catalog().select(models=models, tiers=tiers)
-    configurations = candidate_configurations(catalog, degrees, (1,), 0.9)
+    configurations = candidate_configurations(catalog, degrees, (1,), 0.9).configurations
     scenario = replace(
         scenario, catalog=catalog, configurations=configurations, delay_model=type(scenario.delay_model)()
     )

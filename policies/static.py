@@ -24,6 +24,6 @@ class Static:
     def plan(self, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int) -> Plan:
         """The first plan, or `incumbent` as long as the problem still offers what it deploys."""
         known = problem.configuration_index
-        if incumbent is not None and all(d.configuration.key in known for d in incumbent.deployments):
+        if incumbent is not None and all(d.configuration in known for d in incumbent.deployments):
             return incumbent
         return replace(self.inner.plan(problem, incumbent=None, stop=stop, seed=seed), policy=self.name)

@@ -13,16 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 import simulator.engine.base
-from simulator.catalog.configuration import Configuration
+from simulator.catalog.configuration import Configuration, DeploymentKey
 from simulator.delay.port import StepTicks
 from simulator.engine import ENGINES, Arrivals, Engine, EngineSettings, Observation, Workload, choose_engine
 from simulator.engine.results import COLUMN_TYPES, RequestTable, RunResult, RunSummary, concatenate
 from simulator.fleet.reality import OnFailure, Reality
-from simulator.fleet.replicas import DeploymentKey, ReplicaOffer
+from simulator.fleet.replicas import ReplicaOffer
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
-from simulator.replica.disciplines import NEVER, Discipline, ReplicaSpec
+from simulator.replica.batching import BATCHING
 from simulator.replica.extension import Router
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import NEVER, ReplicaSpec
+from simulator.replica.static import STATIC
 from simulator.replica.tokenlog import TokenLog
 from simulator.ticks import TICKS_PER_S
 
@@ -46,7 +48,7 @@ def batching(
 ) -> ReplicaSpec:
     """Continuous batching: by default every step takes ten ticks."""
     return ReplicaSpec(
-        discipline=Discipline.BATCHING,
+        discipline=BATCHING,
         step=StepTicks(base=base, prefill_per_token=prefill, decode_per_sequence=decode, context_per_token=context),
         prefill_ticks_per_token=0,
         decode_ticks_per_token=0,
@@ -58,7 +60,7 @@ def batching(
 def static(kv: int = 10**15, slots: int | None = 1, prefill: int = 0, decode: int = 1) -> ReplicaSpec:
     """The paper's world: by default one slot, and one tick of service per output token."""
     return ReplicaSpec(
-        discipline=Discipline.STATIC,
+        discipline=STATIC,
         step=StepTicks(base=0, prefill_per_token=0, decode_per_sequence=0, context_per_token=0),
         prefill_ticks_per_token=prefill,
         decode_ticks_per_token=decode,
@@ -180,7 +182,7 @@ class Bench:
     def _offer(self, key: DeploymentKey) -> ReplicaOffer:
         if isinstance(self.offers, ReplicaSpec):
             return offer(self.offers)
-        return self.offers if isinstance(self.offers, ReplicaOffer) else self.offers[key[1]]
+        return self.offers if isinstance(self.offers, ReplicaOffer) else self.offers[key.tier]
 
     def run(self) -> RunResult:
         return self.subject.run()
@@ -438,12 +440,12 @@ def serve_static(requests: Sequence[Request], spec: ReplicaSpec, ready: int = 0,
 
 
 def serve(requests: Sequence[Request], spec: ReplicaSpec, ready: int = 0, end: float = math.inf) -> Totals:
-    batches = spec.discipline is Discipline.BATCHING
+    batches = spec.discipline is BATCHING
     return (serve_batching if batches else serve_static)(requests, spec, ready, end)
 
 
 def fits(row: Row, spec: ReplicaSpec) -> bool:
     """The last token of an answer needs no place in a real KV cache; the static world reserves one for it."""
     _, h, f, *_ = row
-    tokens = h + f if spec.discipline is Discipline.STATIC else h + max(f, 1) - 1
+    tokens = h + f if spec.discipline is STATIC else h + max(f, 1) - 1
     return tokens <= spec.kv_capacity_tokens

@@ -9,11 +9,11 @@ from experiments.replay.run import workload_of
 from experiments.scenario.scenario import Scenario, load_scenario
 from experiments.verify.draws import Draw
 from experiments.verify.sample import OfType, Sample
-from simulator.catalog.configuration import Configuration
+from simulator.catalog.configuration import Configuration, DeploymentKey
 from simulator.engine.results import RequestTable
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
-from simulator.replica.disciplines import NEVER
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import NEVER
 from simulator.ticks import TICKS_PER_S
 from simulator.workload import Trace
 
@@ -132,7 +132,7 @@ def sample_of(*types: OfType, horizon_s: float) -> Sample:
 
 NOTHING = of_type([], 0, 0)
 
-_KEYS = tuple((MODEL, tier, 1, 1) for tier in (SLOW, FAST))
+_KEYS = tuple(DeploymentKey(MODEL, tier, 1, 1) for tier in (SLOW, FAST))
 
 
 def requests(*rows, types=("chat", "long")) -> RequestTable:

@@ -12,7 +12,8 @@ from experiments.calibrate.names import Names
 from simulator.catalog import Catalog, LlmModel, ServingEngine, Tier, kv_capacity_tokens
 from simulator.delay import RooflineDelay
 from simulator.errors import InputError
-from simulator.replica.disciplines import NEVER, BatchingReplica, Discipline, ReplicaSpec, RequestBook
+from simulator.replica.batching import BATCHING, BatchingReplica
+from simulator.replica.port import NEVER, ReplicaSpec, RequestBook
 from simulator.ticks import TICKS_PER_S
 
 FloatArray = npt.NDArray[np.float64]
@@ -148,7 +149,7 @@ def replay_requests(measured: MeasuredRequests, engine: ServingEngine) -> Latenc
     """
     delay = RooflineDelay(engine=engine, prompt_tokens=max(1, int(measured.input_tokens.mean())))
     spec = ReplicaSpec(
-        discipline=Discipline.BATCHING,
+        discipline=BATCHING,
         step=delay.step_cost(measured.model, measured.tier, measured.tensor_parallel, 1).ticks(),
         prefill_ticks_per_token=0,
         decode_ticks_per_token=0,

@@ -21,9 +21,10 @@ from simulator.delay import RooflineDelay
 from simulator.delay.port import StepTicks
 from simulator.delay.roofline import BYTES, kv_bytes
 from simulator.errors import InputError
+from simulator.replica.batching import BATCHING
 from simulator.replica.closed_loop import Schedule, one_prompt_a_step, schedule, serve, waves
-from simulator.replica.disciplines import Discipline, ReplicaSpec
 from simulator.replica.extension import Admission
+from simulator.replica.port import ReplicaSpec
 from simulator.validation import closest
 
 REQUESTS_PER_CLIENT = 10
@@ -202,7 +203,7 @@ def _admission(engine: ServingEngine) -> Admission | None:
 def replica_of(run: Run, engine: ServingEngine, step: StepTicks) -> ReplicaSpec:
     """The replica that a run is replayed on."""
     return ReplicaSpec(
-        discipline=Discipline.BATCHING,
+        discipline=BATCHING,
         step=step,
         prefill_ticks_per_token=0,
         decode_ticks_per_token=0,

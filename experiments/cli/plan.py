@@ -30,8 +30,7 @@ from policies.checking.proof import Effort, Prover
 from simulator.errors import InputError, RunError
 from simulator.planning.files import plan_to_dict, read_problem, write_plan
 from simulator.planning.policy import Policy, StoppingRule
-from simulator.planning.problem import CapacityRows, PlanningProblem
-from simulator.replica.disciplines import Discipline
+from simulator.planning.problem import PlanningProblem
 
 DEFAULT_POLICY, DEFAULT_VERIFIED = "agh", "agh+"
 
@@ -199,7 +198,7 @@ def _verified(
     out_file: Path | None,
     as_json: bool,
 ) -> None:
-    if scenario.file.capacity is not CapacityRows.BATCHING or scenario.file.discipline is not Discipline.BATCHING:
+    if not scenario.has_queues:
         raise InputError(
             f"--verify: scenario {scenario.name} has no queues to verify: it takes `batching` capacity and discipline"
         )

@@ -1,8 +1,8 @@
 """Planned against simulated, deployment by deployment: does the planner know what the simulation will show?
 
-Of each deployment the load (share of a replica's time that the work of its requests takes; of the KV cache under
-`static`), the mean time per output token and the mean delay, once as the planner states them for its demand and its
-routing (`simulator.replica.steady_state` where replicas batch), once as the requests had them. Two things come between:
+Of each deployment the load (share of a replica's time that the work of its requests takes, as its discipline counts
+work), the mean time per output token and the mean delay, once as the discipline expects them at the demand and the
+routing of the plan (`Discipline.expected`), once as the requests had them. Two things come between:
 the model, and a demand that is not the one planned for. Where the arrivals are known, only the first does: load comes
 and goes with them, so the steady state is taken window by window, each twice as long as a request stays, and averaged
 over the requests (the pointwise stationary approximation of queueing theory), windows differing only by what exceeds
@@ -16,45 +16,28 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from experiments.measures.load import busy_s
-from experiments.scenario.demand import SECONDS_PER_H, Arrived, Demand, demand_of_sums
+from experiments.scenario.demand import Arrived, Demand, demand_of_sums
 from experiments.scenario.scenario import Scenario
 from experiments.show.parts import Table
-from simulator.catalog.configuration import PairKey
-from simulator.delay import StepCost
+from simulator.catalog.configuration import DeploymentKey, PairKey
 from simulator.engine.results import RequestTable, RunSummary
-from simulator.fleet.replicas import DeploymentKey, deployment_key
+from simulator.moments import FloatArray, TokenMoments
 from simulator.planning.plan import Deployment, Plan
-from simulator.replica.disciplines import Discipline
-from simulator.replica.steady_state import TypeLoad, steady_state
-
-FloatArray = npt.NDArray[np.float64]
+from simulator.replica.port import Expected, TypeLoad
+from simulator.units import SECONDS_PER_H
 
 WINDOW = 2.0  # stays of a request: shorter windows count the luck of single arrivals twice
 GROUPS = 40  # of windows of like load
 FULL, FULL_STEPS = 0.98, 6  # load of a replica that is just full, and how closely it is found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
-    """What a plan says of one deployment; times are means over requests, infinite where its queue grows for ever."""
-
-    replicas: int
-    requests_per_s: float
-    load: float
-    tpot_s: float
-    delay_s: float
-
-
 def expected(scenario: Scenario, demand: Demand, plan: Plan) -> dict[DeploymentKey, Expected]:
     """What a plan says of its deployments at a demand."""
     share = _shares(scenario, plan)
-    says = _EXPECTED[scenario.file.discipline]
     return {
-        deployment_key(d.configuration): says(scenario, demand, d, share[d.configuration.pair])
-        for d in plan.deployments
+        d.configuration.deployment_key: _at(scenario, demand, d, share[d.configuration.pair]) for d in plan.deployments
     }
 
 
@@ -70,11 +53,11 @@ def _shares(scenario: Scenario, plan: Plan) -> dict[PairKey, dict[int, float]]:
 def expected_of(scenario: Scenario, arrived: Arrived, plan: Plan) -> dict[DeploymentKey, Expected]:
     """What a plan says of its deployments if it is known what arrives when."""
     means = expected(scenario, arrived.demand(), plan)
-    if scenario.file.discipline is Discipline.STATIC:
-        return means  # without queues times do not depend on the load
+    if not scenario.discipline.queues:
+        return means
     share, found = _shares(scenario, plan), dict(means)
     for deployment in plan.deployments:
-        key = deployment_key(deployment.configuration)
+        key = deployment.configuration.deployment_key
         stay_s = means[key].delay_s
         if np.isfinite(stay_s):  # else it has no requests, or more of them than it can serve: no queue comes to rest
             windows = arrived.in_windows_of(WINDOW * stay_s)
@@ -86,54 +69,55 @@ def _over_windows(
     scenario: Scenario, arrived: Arrived, deployment: Deployment, share: Mapping[int, float], mean: Expected
 ) -> Expected:
     """Times averaged over groups of windows of like load, weighted by their requests."""
-    step, types = scenario.step_cost(deployment_key(deployment.configuration)), list(share)
+    discipline, replica = scenario.discipline, scenario.nominal_replica(deployment.configuration.deployment_key)
+    types = list(share)
     part = np.array([share[i] for i in types])[:, None]
-    arrived = replace(arrived, sums=_beyond_luck(arrived.sums, types, part, step))
-    sums = arrived.sums[:, types]
-    _, h, f, hf, ff, _ = sums
-    work = step.prefill_s_per_token * h + step.decode_s_per_sequence * f + step.context_s_per_token * (hf + ff / 2)
-    order = np.argsort((part * work).sum(axis=0), kind="stable")
-    count = np.cumsum((part * sums[0]).sum(axis=0)[order])
-    tokens = float((part * f).sum() / max(count[-1], 1e-12))
+    arrived = replace(arrived, tokens=_beyond_luck(arrived.tokens, types, part, discipline.token_work_s(replica)))
+    tokens = arrived.tokens[types]
+    order = np.argsort((part * discipline.planned_work_s(replica, tokens)).sum(axis=0), kind="stable")
+    count = np.cumsum((part * tokens.requests).sum(axis=0)[order])
+    outputs = float((part * tokens.output_tokens).sum() / max(count[-1], 1e-12))
     group = np.minimum((count / max(count[-1], 1e-12) * GROUPS - 1e-9).astype(np.int64), GROUPS - 1)
     tpot, delay = [], []
     for number in np.unique(group).tolist():
         windows = order[group == number]
-        demand = demand_of_sums(arrived.sums[:, :, windows].sum(axis=2), arrived.window_s * len(windows))
-        here = _at_most_full(scenario, demand, deployment, share)
+        together = TokenMoments(arrived.tokens.sums[:, :, windows]).total()
+        here = _at_most_full(scenario, demand_of_sums(together, arrived.window_s * len(windows)), deployment, share)
         if here.requests_per_s:
             weight = here.requests_per_s * len(windows)
-            longer_s = (here.tpot_s - mean.tpot_s) * max(0.0, tokens - 1)
+            longer_s = (here.tpot_s - mean.tpot_s) * max(0.0, outputs - 1)
             most_s = mean.delay_s + longer_s + arrived.window_s * here.load / 2
             tpot.append((here.tpot_s, weight))
             delay.append((min(here.delay_s, most_s) if np.isfinite(most_s) else here.delay_s, weight))
     return replace(mean, tpot_s=_mean(tpot) or np.inf, delay_s=_mean(delay) or np.inf)
 
 
-def _beyond_luck(sums: FloatArray, types: list[int], part: FloatArray, step: StepCost) -> FloatArray:
+def _beyond_luck(
+    tokens: TokenMoments, types: list[int], part: FloatArray, token_work_s: tuple[float, float]
+) -> TokenMoments:
     """Sums of windows as far as they differ by more than the luck of Poisson arrivals, which the steady state knows.
 
     With w = b h + c f for the work of a request the sum over a window has the variance E[sum w^2] if arrivals are
     Poisson. The windows are drawn to their mean until what is left of their variance is what exceeds that.
     """
-    b, c = step.prefill_s_per_token, step.decode_s_per_sequence
-    _, h, f, hf, ff, hh = sums[:, types]
+    b, c = token_work_s
+    _, h, f, hf, ff, hh = tokens[types].sums
     spread = (part * (b * h + c * f)).sum(axis=0).var()
     luck = (part**2 * (b**2 * hh + 2 * b * c * hf + c**2 * ff)).sum(axis=0).mean()
     kept = np.sqrt(max(0.0, 1 - luck / spread)) if spread > 0 else 0.0
-    mean = sums.mean(axis=2, keepdims=True)
-    return np.asarray(mean + kept * (sums - mean))
+    mean = tokens.sums.mean(axis=2, keepdims=True)
+    return TokenMoments(mean + kept * (tokens.sums - mean))
 
 
 def _at_most_full(scenario: Scenario, demand: Demand, deployment: Deployment, share: Mapping[int, float]) -> Expected:
     """What a deployment says of a demand, or of as much of it as it can serve; weighted as all of it."""
-    found = _batching(scenario, demand, deployment, share)
+    found = _at(scenario, demand, deployment, share)
     if np.isfinite(found.delay_s) or not found.requests_per_s:
         return found
     low, high, fits = 0.0, 1.0, found
     for _ in range(FULL_STEPS):
         middle = (low + high) / 2
-        tried = _batching(scenario, demand, deployment, {i: middle * part for i, part in share.items()})
+        tried = _at(scenario, demand, deployment, {i: middle * part for i, part in share.items()})
         if np.isfinite(tried.delay_s) and tried.load < FULL:
             low, fits = middle, tried
         else:
@@ -141,63 +125,14 @@ def _at_most_full(scenario: Scenario, demand: Demand, deployment: Deployment, sh
     return replace(fits, requests_per_s=found.requests_per_s)
 
 
-def _batching(scenario: Scenario, demand: Demand, deployment: Deployment, share: Mapping[int, float]) -> Expected:
-    rates = {i: part * float(demand.arrival_per_h[i]) / SECONDS_PER_H for i, part in share.items()}
+def _at(scenario: Scenario, demand: Demand, deployment: Deployment, share: Mapping[int, float]) -> Expected:
+    """What the discipline expects of a deployment at the shares of a demand."""
     loads = [
-        TypeLoad(
-            rate_per_s=rate,
-            input_tokens=float(demand.input_tokens[i]),
-            output_tokens=float(demand.output_tokens[i]),
-            input_output=float(demand.input_output[i]),
-            output_squared=float(demand.output_squared[i]),
-            input_squared=None if demand.input_squared is None else float(demand.input_squared[i]),
-        )
-        for i, rate in rates.items()
-        if rate > 0 and demand.output_tokens[i] > 0
+        TypeLoad(rate_per_s=part * float(demand.arrival_per_h[i]) / SECONDS_PER_H, tokens=demand.tokens[i])
+        for i, part in share.items()
     ]
-    total = sum(load.rate_per_s for load in loads)
-    if not total:
-        return Expected(replicas=deployment.replicas, requests_per_s=0.0, load=0.0, tpot_s=np.nan, delay_s=np.nan)
-    state = steady_state(
-        scenario.step_cost(deployment_key(deployment.configuration)),
-        token_budget=scenario.file.engine.token_budget,
-        replicas=deployment.replicas,
-        loads=loads,
-    )
-    mix = np.array([load.rate_per_s for load in loads]) / total
-    return Expected(
-        replicas=deployment.replicas,
-        requests_per_s=total,
-        load=state.work_share,
-        tpot_s=float(mix @ state.tpot_s),
-        delay_s=float(mix @ state.e2e_s),
-    )
-
-
-def _static(scenario: Scenario, demand: Demand, deployment: Deployment, share: Mapping[int, float]) -> Expected:
-    """The two-phase delay of each type, and the KV cache that its tokens hold for that long (Little's law)."""
-    model, tier, n, m = key = deployment_key(deployment.configuration)
-    delay = scenario.delay_model.request_delay(scenario.catalog.models[model], scenario.catalog.tiers[tier], n, m)
-    types = list(share)
-    rates = np.array([share[i] for i in types]) * demand.arrival_per_h[types] / SECONDS_PER_H
-    h, f = demand.input_tokens[types], demand.output_tokens[types]
-    delay_s = np.asarray(delay.delay_s(h, f))
-    total = float(rates.sum())
-    prefill_s, decode_s = delay.prefill_s_per_token, delay.decode_s_per_token
-    squared = h**2 if demand.input_squared is None else demand.input_squared[types]
-    both = (prefill_s + decode_s) * demand.input_output[types]  # E[delay (h + f)], term by term
-    held = float(rates @ (prefill_s * squared + both + decode_s * demand.output_squared[types]))
-    held /= max(scenario.kv_tokens(key), 1)
-    return Expected(
-        replicas=deployment.replicas,
-        requests_per_s=total,
-        load=held / deployment.replicas,
-        tpot_s=delay.decode_s_per_token if total else np.nan,
-        delay_s=float(rates @ delay_s) / total if total else np.nan,
-    )
-
-
-_EXPECTED = {Discipline.BATCHING: _batching, Discipline.STATIC: _static}
+    replica = scenario.nominal_replica(deployment.configuration.deployment_key)
+    return scenario.discipline.expected(replica, deployment.replicas, loads)
 
 
 class Simulated:
@@ -276,10 +211,9 @@ def agreements(
             if rental.deployment == index
         )
         own = [(plan[key], length) for (_, plan), length in zip(says, lengths.tolist(), strict=True) if key in plan]
-        model, tier, n, m = key
         rows.append(
             Agreement(
-                deployment=f"{model} on {tier} TP{n} PP{m}",
+                deployment=str(key),
                 replica_hours=ready_s / SECONDS_PER_H,
                 requests=int(found["served"]),
                 planned_load=_mean([(e.load, e.replicas * length) for e, length in own]),

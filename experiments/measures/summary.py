@@ -12,8 +12,8 @@ from experiments.measures.tally import Judgement, Tally
 from experiments.scenario.scenario import Scenario
 from simulator.engine.results import RequestTable, RunSummary
 from simulator.replica.outcome import Outcome
+from simulator.units import SECONDS_PER_H
 
-SECONDS_PER_H = 3600.0
 COST_PARTS = ("rental", "model_storage", "token_storage", "delay_penalty", "unmet_penalty")
 RETENTION_H = 1.0  # the paper's storage term holds the tokens of one hour: each token is kept that long
 
@@ -53,9 +53,9 @@ def cost_by_interval(scenario: Scenario, run: RunSummary, tally: Tally) -> dict[
     parts = {part: np.zeros(len(tally.starts_s)) for part in COST_PARTS}
     spans: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for rental in run.rentals:
-        model, tier, _, _ = run.deployments[rental.deployment]
+        key = run.deployments[rental.deployment]
         parts["rental"] += rental.price_usd_per_h * _spread(rental.rent_s, rental.end_s, edges) / SECONDS_PER_H
-        spans.setdefault((model, tier), []).append((rental.rent_s, rental.end_s))
+        spans.setdefault((key.model, key.tier), []).append((rental.rent_s, rental.end_s))
     for (model, tier), stays in spans.items():
         weights_gb = scenario.catalog.models[model].weights_gb * scenario.catalog.tiers[tier].weight_factor
         for begin_s, end_s in _union_s(stays):
@@ -74,7 +74,7 @@ def gpus_by_tier(run: RunSummary, times_s: FloatColumn) -> dict[str, FloatColumn
     """GPUs rented at each time, by tier, in the order in which the tiers were first rented."""
     counts: dict[str, FloatColumn] = {}
     for rental in run.rentals:
-        tier = run.deployments[rental.deployment][1]
+        tier = run.deployments[rental.deployment].tier
         rented = (rental.rent_s <= times_s) & (times_s < rental.end_s)
         counts[tier] = counts.get(tier, np.zeros(len(times_s))) + rental.gpus * rented
     return counts
@@ -145,7 +145,9 @@ def requests_table(requests: RequestTable, judgement: Judgement, sources: pa.Arr
 
     `sources` holds the source of each request as text.
     """
-    deployments = [f"{model}/{tier}/tp{n}/pp{m}" for model, tier, n, m in requests.deployments]
+    deployments = [
+        f"{key.model}/{key.tier}/tp{key.tensor_parallel}/pp{key.pipeline_parallel}" for key in requests.deployments
+    ]
     return pa.table(
         {
             "request": requests.first_request + np.arange(len(requests)),

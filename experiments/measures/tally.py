@@ -1,6 +1,6 @@
 """What the requests of a run add up to: taken batch by batch, in memory that does not grow with the trace."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,9 @@ from experiments.measures.quantiles import Quantiles
 from experiments.scenario.demand import ArrivedSums
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.slo import SloCount, count_slo
-from simulator.catalog.configuration import Configuration
+from simulator.catalog.configuration import Configuration, DeploymentKey
 from simulator.engine.results import RequestTable
 from simulator.fleet.reality import Reality
-from simulator.fleet.replicas import DeploymentKey
 from simulator.replica.outcome import Outcome
 
 BoolColumn = npt.NDArray[np.bool_]
@@ -56,9 +55,7 @@ def judge(scenario: Scenario, requests: RequestTable, reality: Reality) -> Judge
 
 
 def configurations_of(keys: tuple[DeploymentKey, ...]) -> tuple[Configuration, ...]:
-    return tuple(
-        Configuration(model=model, tier=tier, tensor_parallel=n, pipeline_parallel=m) for model, tier, n, m in keys
-    )
+    return tuple(Configuration(**asdict(key)) for key in keys)
 
 
 def regular_starts(horizon_s: float, step_s: float) -> FloatColumn:

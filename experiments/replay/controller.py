@@ -8,21 +8,21 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from experiments.measures.agreement import Expected, expected
+from experiments.measures.agreement import expected
 from experiments.scenario.demand import Demand, DemandForecast, expected_demand
 from experiments.scenario.scenario import Scenario
 from policies.checking.checked_plan import checked_plan
 from simulator.catalog import model_size, tier_size
+from simulator.catalog.configuration import DeploymentKey
 from simulator.engine import Controller, Observation
 from simulator.errors import InfeasibleError
-from simulator.fleet.replicas import DeploymentKey
 from simulator.planning.batching_rows import BatchingType, batching_problem
 from simulator.planning.paper_rows import paper_problem
 from simulator.planning.plan import Plan, PlanStatus
 from simulator.planning.policy import Policy, StoppingRule, demand_levels
 from simulator.planning.problem import CapacityRows, MovingTerms, PlanningProblem, QueryType
-
-SECONDS_PER_H = 3600.0
+from simulator.replica.port import Expected
+from simulator.units import SECONDS_PER_H
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,8 +61,8 @@ def build_problem(
         QueryType(
             name=rule.name,
             arrival_per_h=float(demand.arrival_per_h[i]),
-            input_tokens=float(demand.input_tokens[i]),
-            output_tokens=float(demand.output_tokens[i]),
+            input_tokens=float(demand.tokens.input_tokens[i]),
+            output_tokens=float(demand.tokens.output_tokens[i]),
             delay_slo_s=rule.delay_slo_s,
             error_slo=rule.error_slo,
             delay_penalty_usd_per_query_s=rule.delay_penalty_usd_per_query_s,
@@ -120,8 +120,7 @@ def _batching(
         types.append(
             BatchingType(
                 query_type=query_type,
-                input_output=float(demand.input_output[i]),
-                output_squared=float(demand.output_squared[i]),
+                tokens=demand.tokens[i],
                 tpot_slo_s=rule.planned_tpot_s,
                 ttft_slo_s=rule.ttft_slo_s,
             )

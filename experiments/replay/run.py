@@ -13,21 +13,23 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from experiments.measures.agreement import Agreement, Expected, agreements, expected_of
+from experiments.measures.agreement import Agreement, agreements, expected_of
 from experiments.measures.summary import summarise
 from experiments.measures.tally import Judgement, Tally, judge
 from experiments.replay.controller import CountingController, FixedController, PlanningController
 from experiments.scenario.demand import ArrivalCounts
 from experiments.scenario.functions import PARAMETERS, UserFunctions, load_functions
 from experiments.scenario.scenario import Scenario, Unmatched, classify
+from simulator.catalog.configuration import DeploymentKey
 from simulator.engine import Arrivals, ChosenEngine, EngineSettings, Workload, choose_engine
 from simulator.engine.results import RequestTable, RunSummary
 from simulator.errors import InputError
 from simulator.fleet.reality import Reality
-from simulator.fleet.replicas import DeploymentKey, replicas_by_deployment
+from simulator.fleet.replicas import replicas_by_deployment
 from simulator.fleet.world import World
 from simulator.planning.plan import Plan
 from simulator.planning.policy import Policy
+from simulator.replica.port import Expected
 from simulator.ticks import to_ticks, to_ticks_array
 from simulator.validation import closest
 from simulator.workload import Trace
@@ -104,7 +106,7 @@ def engine_of(scenario: Scenario, engine: str = "compiled") -> tuple[ChosenEngin
         for stated in (getattr(scenario.file.engine, name),)
     }
     functions = load_functions(places)
-    return choose_engine(engine, functions.given()), functions
+    return choose_engine(engine, functions.given(), scenario.discipline), functions
 
 
 def engine_remarks(scenario: Scenario, engine: str = "compiled") -> list[str]:
@@ -203,11 +205,12 @@ def world_of(scenario: Scenario, reality: Reality, functions: UserFunctions | No
     return World(
         catalog=scenario.catalog,
         delay_model=scenario.delay_model,
-        discipline=scenario.file.discipline,
+        discipline=scenario.discipline,
         reality=reality,
         provisioning_s=engine.provisioning_s,
         load_gb_per_s=engine.load_gb_per_s,
         token_budget=engine.token_budget,
+        slots=engine.slots,
         memory_utilisation=scenario.file.catalog.memory_utilisation,
         step_time=functions.step_time,
         admission=functions.admission,
@@ -360,14 +363,14 @@ def refuse_unfit_plan(scenario: Scenario, plan: Plan) -> None:
         type whose shares do not sum to one.
     """
     problems = []
-    known = {(c.model, c.tier, c.tensor_parallel, c.pipeline_parallel) for c in scenario.configurations}
+    known = {c.deployment_key for c in scenario.configurations}
     for d, deployment in enumerate(plan.deployments):
         c = deployment.configuration
         if c.model not in scenario.catalog.models:
             problems.append(f"deployments[{d}].model {c.model!r}: {closest(c.model, scenario.catalog.models)}")
         elif c.tier not in scenario.catalog.tiers:
             problems.append(f"deployments[{d}].tier {c.tier!r}: {closest(c.tier, scenario.catalog.tiers)}")
-        elif (c.model, c.tier, c.tensor_parallel, c.pipeline_parallel) not in known:
+        elif c.deployment_key not in known:
             problems.append(
                 f"deployments[{d}]: {c.model} on {c.tier} with tensor_parallel {c.tensor_parallel} and "
                 f"pipeline_parallel {c.pipeline_parallel} is no configuration of scenario {scenario.name}"

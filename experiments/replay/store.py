@@ -25,6 +25,7 @@ from experiments.replay.run import BatchSink, ReplayRun
 from experiments.replay.timeline import log_frames
 from experiments.scenario.calibration_notes import delay_evidence
 from experiments.scenario.scenario import Scenario
+from simulator.catalog.configuration import DeploymentKey
 from simulator.delay import RooflineDelay
 from simulator.engine.results import BATCH_REQUESTS, Rental, RequestTable, RunSummary
 from simulator.errors import InputError
@@ -185,6 +186,6 @@ def _file_name(policy: str) -> str:
 def _rentals_frame(run: RunSummary) -> pd.DataFrame:
     columns = [field.name for field in fields(Rental)]
     frame = pd.DataFrame([asdict(rental) for rental in run.rentals], columns=columns)
-    for place, name in enumerate(("model", "tier", "tensor_parallel", "pipeline_parallel")):
-        frame.insert(1 + place, name, [run.deployments[d][place] for d in frame["deployment"]])
+    for place, field in enumerate(fields(DeploymentKey)):
+        frame.insert(1 + place, field.name, [getattr(run.deployments[d], field.name) for d in frame["deployment"]])
     return frame.drop(columns="deployment")

@@ -16,6 +16,7 @@ from experiments.sweep.folder import read_json
 from simulator.errors import InputError
 from simulator.planning.files import read_plan
 from simulator.planning.plan import Deployment, Plan
+from simulator.units import SECONDS_PER_H
 
 LEVELS = [round(0.005 * n, 3) for n in range(200)] + [0.999, 1.0]
 BINS = 1000  # for each power of ten: a quantile is found to 0.23 %
@@ -24,7 +25,6 @@ COLUMNS = {
     "rentals": ["policy", "tier", "gpus", "price_usd_per_h", "rent_s", "end_s"],
 }
 AGREEMENT_COLUMNS = ["policy", *AGREEMENT]
-SECONDS_PER_H = 3600.0
 MOST_POINTS = 400
 
 

@@ -8,14 +8,15 @@ import numpy.typing as npt
 
 from experiments.scenario.scenario import ForecastChoice, QueryTypeRule, Scenario, classify
 from simulator.engine import Observation
+from simulator.moments import TokenMoments
 from simulator.planning.problem import DemandQuantiles
 from simulator.ticks import to_ticks_array
+from simulator.units import SECONDS_PER_H
 from simulator.workload import Trace
 from traces.forecast.port import Setting
 from traces.forecast.registry import make_forecaster, season_intervals
 from traces.source import TraceSource
 
-SECONDS_PER_H = 3600.0
 MIN_REQUESTS = 1e-6  # decayed requests below which a mean of lengths is not renewed
 MIN_INTERVAL_S = 1.0  # what the horizon leaves of the last interval says nothing of a rate if it is shorter
 MIN_ARRIVAL_PER_H = 1.0  # a type that was silent may speak again: it keeps a route
@@ -23,18 +24,13 @@ MIN_ARRIVAL_PER_H = 1.0  # a type that was silent may speak again: it keeps a ro
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Demand:
-    """Demand by query type, all arrays of shape (types,).
+    """Demand by query type: arrivals, shape (types,), and means of the lengths, shape (6, types).
 
-    `input_output`, `output_squared` and `input_squared` are E[h f], E[f^2] and E[h^2] of one request, the last None
-    where nobody counted it: only reports use it.
+    E[h^2] need not be known: only reports use it.
     """
 
     arrival_per_h: npt.NDArray[np.float64]
-    input_tokens: npt.NDArray[np.float64]
-    output_tokens: npt.NDArray[np.float64]
-    input_output: npt.NDArray[np.float64]
-    output_squared: npt.NDArray[np.float64]
-    input_squared: npt.NDArray[np.float64] | None = None
+    tokens: TokenMoments
 
 
 def expected_demand(types: Sequence[QueryTypeRule]) -> Demand:
@@ -43,10 +39,7 @@ def expected_demand(types: Sequence[QueryTypeRule]) -> Demand:
     outputs = np.array([rule.expected.output_tokens for rule in types], dtype=np.float64)
     return Demand(
         arrival_per_h=np.array([rule.expected.arrival_per_h for rule in types], dtype=np.float64),
-        input_tokens=inputs,
-        output_tokens=outputs,
-        input_output=inputs * outputs,
-        output_squared=outputs**2,
+        tokens=TokenMoments.means(inputs, outputs, inputs * outputs, outputs**2),
     )
 
 
@@ -88,8 +81,8 @@ class DemandForecast:
         self._arrivals = make_forecaster(choice.method, setting, truth=true_arrival_per_h)
         weight = np.maximum(prior.arrival_per_h * interval_s / SECONDS_PER_H, 1.0)  # requests that the prior counts for
         self._arrived, self._finished = weight.copy(), weight.copy()
-        self._inputs = weight * prior.input_tokens
-        self._outputs = weight * np.stack([prior.output_tokens, prior.input_output, prior.output_squared])
+        self._inputs = weight * prior.tokens.input_tokens
+        self._outputs = weight * prior.tokens.sums[2:5]
 
     def observe(self, seen: Observation) -> None:
         """Take in what happened since the last call."""
@@ -113,13 +106,9 @@ class DemandForecast:
 
     def demand(self) -> Demand:
         """The forecast for the next interval, with the margin on the rate."""
-        outputs, input_output, output_squared = self._outputs / self._finished
         return Demand(
             arrival_per_h=np.maximum(self._arrival_per_h() * self._choice.margin, MIN_ARRIVAL_PER_H),
-            input_tokens=self._inputs / self._arrived,
-            output_tokens=outputs,
-            input_output=input_output,
-            output_squared=output_squared,
+            tokens=TokenMoments.means(self._inputs / self._arrived, *(self._outputs / self._finished)),
         )
 
     def quantiles(self, levels: Sequence[float]) -> DemandQuantiles:
@@ -172,37 +161,28 @@ def true_demand(
     """What really arrived in each interval, and the length of the interval [s]."""
     intervals = int(np.ceil(horizon_s / interval_s))
     types = len(scenario.types)
-    sums = np.zeros((6, intervals, types))
+    tokens = TokenMoments.zeros(intervals, types)
     starts = to_ticks_array(interval_s * np.arange(1, intervals, dtype=np.float64))
 
     def add(trace: Trace) -> None:
         kind = classify(scenario, trace)
         place = np.searchsorted(starts, to_ticks_array(trace.arrival_s), side="right"), kind
-        h, f = trace.input_tokens.astype(np.float64), trace.output_tokens.astype(np.float64)
-        for row, value in enumerate((np.ones(len(h)), h, f, h * f, f * f, h * h)):
-            np.add.at(sums[row], place, value)
+        each = TokenMoments.of(trace.input_tokens, trace.output_tokens)
+        for sums, values in zip(tokens.sums, each.sums, strict=True):
+            np.add.at(sums, place, values)
 
     for chunk in source.chunks():
         add(chunk)
     found = []
     for number in range(intervals):
         length_s = min(interval_s, horizon_s - number * interval_s)
-        found.append((demand_of_sums(sums[:, number], length_s), length_s))
+        found.append((demand_of_sums(tokens[number], length_s), length_s))
     return found
 
 
-def demand_of_sums(sums: npt.NDArray[np.float64], length_s: float) -> Demand:
-    """What arrived in some time, from its sums of 1, h, f, h f, f^2 and h^2 by type, shape (6, types)."""
-    count = sums[0]
-    means = np.divide(sums[1:], count, out=np.zeros_like(sums[1:]), where=count > 0)
-    return Demand(
-        arrival_per_h=count * SECONDS_PER_H / length_s,
-        input_tokens=means[0],
-        output_tokens=means[1],
-        input_output=means[2],
-        output_squared=means[3],
-        input_squared=means[4],
-    )
+def demand_of_sums(tokens: TokenMoments, length_s: float) -> Demand:
+    """What arrived in some time, from its sums by type, shape (6, types)."""
+    return Demand(arrival_per_h=tokens.requests * SECONDS_PER_H / length_s, tokens=tokens.mean())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -211,27 +191,28 @@ class Arrived:
 
     Attributes
     ----------
-    sums
-        Of 1, h, f, h f, f^2 and h^2 over the requests, shape (6, types, windows).
+    tokens
+        Sums over the requests, shape (6, types, windows).
     """
 
     window_s: float
-    sums: npt.NDArray[np.float64]
+    tokens: TokenMoments
 
     @property
     def length_s(self) -> float:
-        return self.window_s * int(self.sums.shape[2])
+        return self.window_s * int(self.tokens.sums.shape[2])
 
     def demand(self) -> Demand:
         """Mean of all."""
-        return demand_of_sums(self.sums.sum(axis=2), self.length_s)
+        return demand_of_sums(self.tokens.total(), self.length_s)
 
     def in_windows_of(self, length_s: float) -> "Arrived":
         """The same in windows about so long; never shorter than they are, and at least one."""
-        windows = self.sums.shape[2]
+        windows = self.tokens.sums.shape[2]
         each = min(max(1, round(length_s / self.window_s)), windows)
         starts = np.arange(0, windows, each)
-        return Arrived(window_s=self.window_s * each, sums=np.add.reduceat(self.sums, starts, axis=2))
+        sums = np.add.reduceat(self.tokens.sums, starts, axis=2)
+        return Arrived(window_s=self.window_s * each, tokens=TokenMoments(sums))
 
 
 class ArrivedSums:
@@ -239,7 +220,7 @@ class ArrivedSums:
 
     def __init__(self, types: int, window_s: float, horizon_s: float) -> None:
         self._window_s = window_s
-        self._sums = np.zeros((6, types, max(1, int(np.ceil(horizon_s / window_s)))))
+        self._tokens = TokenMoments.zeros(types, max(1, int(np.ceil(horizon_s / window_s))))
 
     def add(
         self,
@@ -249,12 +230,11 @@ class ArrivedSums:
         output_tokens: npt.NDArray[np.int64],
     ) -> None:
         """Take in requests; all of one length."""
-        _, types, windows = self._sums.shape
+        _, types, windows = self._tokens.sums.shape
         place = np.minimum((arrival_s / self._window_s).astype(np.int64), windows - 1)
         cell = query_type * windows + place
-        h, f = input_tokens.astype(np.float64), output_tokens.astype(np.float64)
-        for row, values in enumerate((None, h, f, h * f, f * f, h * h)):
-            self._sums[row] += np.bincount(cell, weights=values, minlength=types * windows).reshape(types, windows)
+        for sums, values in zip(self._tokens.sums, TokenMoments.of(input_tokens, output_tokens).sums, strict=True):
+            sums += np.bincount(cell, weights=values, minlength=types * windows).reshape(types, windows)
 
     def arrived(self) -> Arrived:
-        return Arrived(window_s=self._window_s, sums=self._sums)
+        return Arrived(window_s=self._window_s, tokens=self._tokens)

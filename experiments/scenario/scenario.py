@@ -10,21 +10,21 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from experiments.scenario.slo import PercentileSlo, parse_slos
-from simulator.catalog import Catalog, candidate_configurations, kv_capacity_tokens, load_catalog
-from simulator.catalog.configuration import Configuration
+from simulator.catalog import Catalog, candidate_configurations, load_catalog
+from simulator.catalog.configuration import Configuration, DeploymentKey
 from simulator.delay import DELAY_MODELS, DelayModel, SlowedDelay, StepCost
 from simulator.errors import InputError
 from simulator.fleet.balancer import BALANCERS
 from simulator.fleet.reality import OnFailure
-from simulator.fleet.replicas import DeploymentKey
 from simulator.planning.files import read_bytes
 from simulator.planning.plan import describe
 from simulator.planning.policy import StoppingRule
 from simulator.planning.problem import CapacityRows
-from simulator.replica.disciplines import Discipline
+from simulator.replica.port import Discipline, NominalReplica
+from simulator.replica.registry import DISCIPLINES, discipline_of
 from simulator.validation import StrictModel, closest, input_error
 from simulator.workload import Trace
 from traces.forecast.registry import FORECASTERS, refuse_unknown
@@ -152,6 +152,7 @@ class EngineChoice(StrictModel):
     """How replicas serve and start."""
 
     token_budget: Annotated[int, Field(ge=1)] = 2048
+    slots: Annotated[int, Field(ge=1)] | None = None  # most requests in service on a replica (`static`)
     provisioning_s: NonNegative = 60.0
     load_gb_per_s: Positive = 1.0
     grace_s: NonNegative = 600.0
@@ -218,7 +219,7 @@ class _File(StrictModel):
     format: Literal["tokenfleet-scenario/1"]
     name: str
     description: str = ""
-    discipline: Discipline
+    discipline: str
     capacity: CapacityRows
     delay_model: str = "constant"
     tpot_targets_s: tuple[Positive, ...] | None = None
@@ -230,6 +231,13 @@ class _File(StrictModel):
     synthetic: Synthetic = Synthetic()
     query_types: Annotated[tuple[QueryTypeRule, ...], Field(min_length=1)]
 
+    @field_validator("discipline")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in DISCIPLINES:
+            raise ValueError(f"unknown discipline; {closest(name, DISCIPLINES)}")
+        return name
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         problems = []
@@ -237,6 +245,8 @@ class _File(StrictModel):
         problems += [f"query_types names {name!r} twice" for name in sorted({n for n in names if names.count(n) > 1})]
         if self.delay_model not in DELAY_MODELS:
             problems.append(f"delay_model {self.delay_model!r} is unknown; known: {', '.join(DELAY_MODELS)}")
+        if self.engine.slots is not None and not DISCIPLINES[self.discipline].slotted:
+            problems.append(f"engine.slots: the discipline {self.discipline!r} has no slots")
         if self.capacity is CapacityRows.BATCHING:
             problems += [
                 f"query_types[{i}].tpot_slo_s is missing: `batching` capacity needs one for {rule.name!r}"
@@ -250,13 +260,17 @@ class _File(StrictModel):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scenario:
-    """A scenario file with its catalog read and its configurations listed; `folder` is where its paths count from."""
+    """A scenario file with its catalog read and its configurations listed; `folder` is where its paths count from.
+
+    `skipped` says of each model that the file chooses and that fits nowhere why it is left out.
+    """
 
     file: _File
     folder: Path
     catalog: Catalog
     delay_model: DelayModel
     configurations: tuple[Configuration, ...]
+    skipped: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -276,14 +290,29 @@ class Scenario:
 
     def step_cost(self, key: DeploymentKey) -> StepCost:
         """Of one replica, at nominal."""
-        model, tier, n, m = key
-        return self.delay_model.step_cost(self.catalog.models[model], self.catalog.tiers[tier], n, m)
+        model, tier = self.catalog.models[key.model], self.catalog.tiers[key.tier]
+        return self.delay_model.step_cost(model, tier, key.tensor_parallel, key.pipeline_parallel)
 
-    def kv_tokens(self, key: DeploymentKey) -> int:
-        """Tokens that the KV cache of one replica holds."""
-        model, tier, n, m = key
-        utilisation = self.file.catalog.memory_utilisation
-        return kv_capacity_tokens(self.catalog.models[model], self.catalog.tiers[tier], n, m, utilisation)
+    @property
+    def discipline(self) -> Discipline:
+        """How replicas serve."""
+        return discipline_of(self.file.discipline)
+
+    @property
+    def has_queues(self) -> bool:
+        """Whether replicas batch and plans count with it: only then can plans be verified by what queues do."""
+        return self.file.capacity is CapacityRows.BATCHING is self.discipline.capacity_rows
+
+    def nominal_replica(self, key: DeploymentKey) -> NominalReplica:
+        """One replica as planners see it."""
+        return NominalReplica.of(
+            self.catalog,
+            self.delay_model,
+            key,
+            memory_utilisation=self.file.catalog.memory_utilisation,
+            token_budget=self.file.engine.token_budget,
+            slots=self.file.engine.slots,
+        )
 
     def error_of(self, configurations: tuple[Configuration, ...]) -> npt.NDArray[np.float64]:
         """Shape (types, configurations): error of the model x factor of the precision x difficulty of the type."""
@@ -415,11 +444,13 @@ def _parse(data: bytes, source: str, folder: Path) -> Scenario:
             raise InputError(
                 f"{', '.join(unknown)}: no error is known, and none can be planned with; state one in a file"
             )
-        configurations = candidate_configurations(
+        candidates = candidate_configurations(
             catalog, choice.tensor_parallel, choice.pipeline_parallel, choice.memory_utilisation
         )
     except InputError as error:
         raise InputError(f"{source}: catalog: {problem}" for problem in error.problems) from None
+    configurations = candidates.configurations
+    catalog = catalog.select(models=list(dict.fromkeys(c.model for c in configurations)))
     _refuse_tiny_budget(source, file, catalog, configurations)
     return Scenario(
         file=file,
@@ -427,6 +458,7 @@ def _parse(data: bytes, source: str, folder: Path) -> Scenario:
         catalog=catalog,
         delay_model=DELAY_MODELS[file.delay_model](catalog),
         configurations=configurations,
+        skipped=candidates.skipped,
     )
 
 

@@ -43,8 +43,6 @@ from experiments.studies.view import (
 )
 from experiments.sweep.specification import Run
 from simulator.errors import InputError
-from simulator.planning.problem import CapacityRows
-from simulator.replica.disciplines import Discipline
 
 ROBUST = ("robust[box=1.3:agh+]", "robust[gamma=1,1.3:agh+]", "robust[cvar=0.9:agh+]")
 ANALYTIC, STATIC, REPLANNED = "analytic", "static", "replanned"
@@ -108,13 +106,9 @@ def command(
         raise InputError("--caps: expected numbers above 0 and up to 1")
     duration_s = None if duration is None else parse_duration_s(duration, "--duration")
     found, files = arrivals(terminal, scenario, trace, None, duration_s, None)
-    file = load_scenario(scenario).file
-    if (
-        STATIC in wanted
-        and verified
-        and not (file.capacity is CapacityRows.BATCHING and file.discipline is Discipline.BATCHING)
-    ):
-        terminal.note(f"scenario {file.name} has no queues: no plan of it is verified")
+    chosen = load_scenario(scenario)
+    if STATIC in wanted and verified and not chosen.has_queues:
+        terminal.note(f"scenario {chosen.name} has no queues: no plan of it is verified")
         verified = False
     asked = _Asked(
         found=found,
@@ -131,7 +125,7 @@ def command(
         [run for part in POLICIES if part in wanted for run in RUNS[part](asked)],
         options={
             **found,
-            "cap": file.limits.cap,
+            "cap": chosen.file.limits.cap,
             "parts": wanted,
             "caps": limits,
             "factors": stress,

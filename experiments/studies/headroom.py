@@ -27,8 +27,6 @@ from experiments.studies.view import cell, curve, estimate, mean_of, options_of,
 from experiments.sweep.specification import Run
 from experiments.verify.loop import LITTLE
 from simulator.errors import InputError
-from simulator.planning.problem import CapacityRows
-from simulator.replica.disciplines import Discipline
 from traces.synthetic.profile import load_profile
 
 POISSON = "Poisson"
@@ -70,7 +68,7 @@ def command(
     terminal: Terminal = context.obj
     refuse_other_folder(out_dir)
     chosen = load_scenario(scenario)
-    if chosen.file.capacity is not CapacityRows.BATCHING or chosen.file.discipline is not Discipline.BATCHING:
+    if not chosen.has_queues:
         raise InputError(f"scenario {chosen.name} has no queues: it takes `batching` capacity and discipline")
     for remark in engine_remarks(chosen):
         terminal.warn(remark)

@@ -18,9 +18,8 @@ from experiments.verify.draws import Draws
 from experiments.verify.loop import LITTLE, Search, Tried
 from policies.registry import make_policy
 from simulator.engine.results import RequestTable
-from simulator.fleet.replicas import deployment_key
+from simulator.units import SECONDS_PER_H
 
-SECONDS_PER_H = 3600.0
 INTERVALS_S = (300.0, 60.0)
 REPLANNER = "agh"
 LEVELS = (0.9, 0.75, 0.5)
@@ -49,7 +48,7 @@ def emptiest(scenario: Scenario, search: Search) -> tuple[str, float] | None:
     loads = {}
     for deployment in at.candidate.plan.deployments:
         c = deployment.configuration
-        found, base_s = said[deployment_key(c)], scenario.step_cost(deployment_key(c)).base_s
+        found, base_s = said[c.deployment_key], scenario.step_cost(c.deployment_key).base_s
         if found.requests_per_s > 0:
             limit = 1 - base_s / (c.tpot_target_s or max(scenario.tpot_targets_s))
             loads[f"{c.model} on {c.tier} TP{c.tensor_parallel}"] = found.load / limit

@@ -13,22 +13,24 @@ from experiments.scenario.slo import PercentileSlo
 from experiments.verify.sample import OfType, Sample
 from simulator.delay import StepCost
 from simulator.errors import InputError
-from simulator.fleet.replicas import deployment_key
 from simulator.planning.plan import describe
 
 ROOM = 0.8  # of a limit that a request alone may take where it is to have room for waiting
 
 
 def alone_s(step: StepCost, own: OfType, token_budget: int, measure: str) -> npt.NDArray[np.float64]:
-    """Time of each request if it were alone, NaN where it has none; `measure` is a key of `MEASURES`."""
+    """Time of each request if it were alone, NaN where it has none; `measure` is one of `MEASURES`."""
     steps = np.ceil(np.maximum(own.inputs, 1.0) / token_budget)
     ttft_s = steps * step.base_s + step.prefill_s_per_token * own.inputs
     tpot_s = step.base_s + step.decode_s_per_sequence + step.context_s_per_token * (own.inputs + own.outputs / 2)
-    if measure == "ttft_s":
-        return np.asarray(ttft_s)
-    if measure == "tpot_s":
-        return np.where(own.outputs > 1, tpot_s, np.nan)
-    return np.asarray(ttft_s + np.maximum(own.outputs - 1, 0) * tpot_s)
+    match measure:
+        case "ttft_s":
+            return np.asarray(ttft_s)
+        case "tpot_s":
+            return np.where(own.outputs > 1, tpot_s, np.nan)
+        case "e2e_s":
+            return np.asarray(ttft_s + np.maximum(own.outputs - 1, 0) * tpot_s)
+    raise ValueError(f"the time of a request alone is not known by the measure {measure!r}")
 
 
 def usable_routes(
@@ -52,7 +54,7 @@ def usable_routes(
         meets together.
     """
     configurations = scenario.configurations
-    steps = [scenario.step_cost(deployment_key(c)) for c in configurations]
+    steps = [scenario.step_cost(c.deployment_key) for c in configurations]
     budget = scenario.file.engine.token_budget
     usable = np.ones((len(scenario.types), len(configurations)), dtype=np.bool_)
     roomy = usable.copy()

@@ -29,7 +29,6 @@ from experiments.scenario.scenario import Scenario
 from experiments.verify.sample import OfType, Sample
 from simulator.catalog.configuration import Configuration
 from simulator.delay import StepCost
-from simulator.fleet.replicas import deployment_key
 from simulator.planning.batching_rows import RESIDUAL_STEPS
 
 FloatArray = npt.NDArray[np.float64]
@@ -68,7 +67,7 @@ def residence_s(step: StepCost, own: OfType, tpot_s: float) -> float:
 
 def window_of(scenario: Scenario, sample: Sample, configuration: Configuration, share: FloatArray) -> float:
     """Residence time of the mix, by the work of the types; at the operating point, or the slowest of the scenario."""
-    step = scenario.step_cost(deployment_key(configuration))
+    step = scenario.step_cost(configuration.deployment_key)
     tpot_s = configuration.tpot_target_s or max(scenario.tpot_targets_s)
     weights, stays = [], []
     for own, part in zip(sample.types, share.tolist(), strict=True):
@@ -94,7 +93,7 @@ def peak(
     mix = [(own, part) for own, part in zip(sample.types, share.tolist(), strict=True) if part > 0 and len(own)]
     if guess is Guess.NONE or not mix:
         return Peak(factor=1.0, window_s=window_s)
-    step = scenario.step_cost(deployment_key(configuration))
+    step = scenario.step_cost(configuration.deployment_key)
     if guess is Guess.STAFFING:
         return Peak(factor=_staffing(step, mix, sample.horizon_s, window_s, level), window_s=window_s)
     return Peak(factor=_sequence(step, mix, sample.horizon_s, window_s, level), window_s=window_s)

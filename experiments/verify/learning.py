@@ -21,8 +21,8 @@ from experiments.scenario.scenario import Scenario
 from experiments.scenario.slo import ROUNDING, PercentileSlo, beyond
 from experiments.verify.guess import window_of
 from experiments.verify.sample import Sample
+from simulator.catalog.configuration import DeploymentKey
 from simulator.engine.results import RequestTable
-from simulator.fleet.replicas import DeploymentKey, deployment_key
 from simulator.planning.plan import Plan
 
 FloatArray = npt.NDArray[np.float64]
@@ -57,7 +57,7 @@ def needs(
     found: dict[DeploymentKey, Need] = {}
     judged = [(i, slo, beyond(requests, slo, guard)) for i, own in enumerate(slos) for slo in own]
     for deployment in plan.deployments:
-        key = deployment_key(deployment.configuration)
+        key = deployment.configuration.deployment_key
         if key not in requests.deployments:
             continue
         here = requests.deployment == requests.deployments.index(key)

@@ -33,9 +33,9 @@ from experiments.verify.moves import MOST_STRAIN, Candidate, even_routing, large
 from experiments.verify.sample import Sample
 from experiments.verify.trial import Bench, Trial
 from policies.checking.checked_plan import checked_plan
-from simulator.catalog.configuration import Configuration
+from simulator.catalog.configuration import Configuration, DeploymentKey
 from simulator.errors import InfeasibleError
-from simulator.fleet.replicas import DeploymentKey, deployment_key, replicas_by_deployment
+from simulator.fleet.replicas import replicas_by_deployment
 from simulator.planning.plan import Plan, plan_arrays
 from simulator.planning.policy import Policy
 from simulator.planning.problem import PlanningProblem
@@ -226,7 +226,7 @@ class Loop:
         return peak(guess, self._scenario, sample, configuration, share, level).cap
 
     def _indices(self, key: DeploymentKey) -> list[int]:
-        return [a for a, c in enumerate(self._scenario.configurations) if deployment_key(c) == key]
+        return [a for a, c in enumerate(self._scenario.configurations) if c.deployment_key == key]
 
     def _learn(self, tried: Tried) -> None:
         """Shrink the load of the deployments that were too full on the draw that was not passed.
@@ -378,7 +378,7 @@ class Loop:
             problem, plan = at.candidate.problem, at.candidate.plan
             short = self._needs(at)
             order = sorted(short, key=lambda key: -short[key].factor)
-            index = {deployment_key(d.configuration): d.configuration.key for d in plan.deployments}
+            index = {d.configuration.deployment_key: d.configuration for d in plan.deployments}
             first = [problem.configuration_index[index[key]] for key in order]
             at = next(
                 (
@@ -455,7 +455,7 @@ def shares_by_key(problem: PlanningProblem, plan: Plan) -> dict[DeploymentKey, F
     """Share of each type's demand that goes to each deployment, shape (types,)."""
     arrays = plan_arrays(problem, plan)
     return {
-        deployment_key(problem.configurations[a]): arrays.share[:, a] for a in np.flatnonzero(arrays.replicas).tolist()
+        problem.configurations[a].deployment_key: arrays.share[:, a] for a in np.flatnonzero(arrays.replicas).tolist()
     }
 
 
@@ -464,7 +464,7 @@ def fullness_by_key(problem: PlanningProblem, plan: Plan) -> dict[DeploymentKey,
     arrays = plan_arrays(problem, plan)
     load = (problem.load * arrays.share).sum(axis=0)
     return {
-        deployment_key(problem.configurations[a]): float(load[a] / problem.cap[a] / arrays.replicas[a])
+        problem.configurations[a].deployment_key: float(load[a] / problem.cap[a] / arrays.replicas[a])
         for a in np.flatnonzero(arrays.replicas).tolist()
     }
 

@@ -1,16 +1,18 @@
 """The requests that are learned from, by query type, and what they need of each configuration."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from experiments.scenario.demand import MIN_ARRIVAL_PER_H, SECONDS_PER_H, Demand, expected_demand
+from experiments.scenario.demand import MIN_ARRIVAL_PER_H, Demand, expected_demand
 from experiments.scenario.scenario import Scenario
 from experiments.verify.draws import Draw
 from simulator.delay import StepCost
+from simulator.moments import TokenMoments
 from simulator.ticks import TICKS_PER_S
+from simulator.units import SECONDS_PER_H
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -57,16 +59,11 @@ class Sample:
 
     def demand(self, scenario: Scenario) -> Demand:
         """Mean rates and moments. A type without requests keeps a route: its expected lengths at a token rate."""
-        found = replace(expected_demand(scenario.types), input_squared=np.zeros(len(self.types)))
-        assert found.input_squared is not None
+        found = expected_demand(scenario.types)
         for i, own in enumerate(self.types):
             if not len(own):
                 found.arrival_per_h[i] = MIN_ARRIVAL_PER_H
                 continue
             found.arrival_per_h[i] = len(own) * SECONDS_PER_H / self.horizon_s
-            found.input_tokens[i] = own.inputs.mean()
-            found.output_tokens[i] = own.outputs.mean()
-            found.input_output[i] = (own.inputs * own.outputs).mean()
-            found.output_squared[i] = (own.outputs**2).mean()
-            found.input_squared[i] = (own.inputs**2).mean()
+            found.tokens.sums[:, i] = TokenMoments.of(own.inputs, own.outputs).sums.mean(axis=1)
         return found

@@ -14,8 +14,7 @@ from simulator.engine import EngineSettings
 from simulator.engine.results import RunResult
 from simulator.fleet.replicas import replicas_by_deployment
 from simulator.planning.plan import Plan
-
-SECONDS_PER_H = 3600.0
+from simulator.units import SECONDS_PER_H
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,9 +103,9 @@ class Bench:
         limits, catalog = self._scenario.file.limits, self._scenario.catalog
         rent, weights_gb = 0.0, {}
         for key, replicas in replicas_by_deployment(plan).items():
-            model, tier, n, m = key
-            rent += n * m * replicas * catalog.tiers[tier].price_usd_per_gpu_h
-            weights_gb[model, tier] = catalog.models[model].weights_gb * catalog.tiers[tier].weight_factor
+            tier = catalog.tiers[key.tier]
+            rent += key.gpus * replicas * tier.price_usd_per_gpu_h
+            weights_gb[key.model, key.tier] = catalog.models[key.model].weights_gb * tier.weight_factor
         requests, penalty = run.requests, 0.0
         for i, rule in enumerate(self._scenario.types):
             own = requests.query_type == i

@@ -105,10 +105,10 @@ def _shares(plan: Plan) -> dict[tuple[str, PairKey], float]:
 def _refuse_unknown_names(problem: PlanningProblem, plan: Plan) -> None:
     complaints = []
     types = {query_type.name for query_type in problem.query_types}
-    keys = {configuration.key for configuration in problem.configurations}
+    keys = set(problem.configurations)
     pairs = {deployment.configuration.pair for deployment in plan.deployments}
     for d, deployment in enumerate(plan.deployments):
-        if deployment.configuration.key not in keys:
+        if deployment.configuration not in keys:
             text = describe(deployment.configuration)
             complaints.append(f"deployments[{d}]: {text} is no configuration of problem {problem.name}")
     for r, route in enumerate(plan.routing):
@@ -127,7 +127,7 @@ def _check_demand(
     problem: PlanningProblem, plan: Plan, shares: dict[tuple[str, PairKey], float], judge: _Judge
 ) -> None:
     """Shares, unmet demand, mean delay and error of each query type."""
-    column = {deployment.configuration.pair: deployment.configuration.key for deployment in plan.deployments}
+    column = {deployment.configuration.pair: deployment.configuration for deployment in plan.deployments}
     unmet: dict[str, float] = defaultdict(float)
     for name, share in plan.unmet:
         unmet[name] += share
@@ -153,7 +153,7 @@ def _check_deployment(
 ) -> None:
     configuration = deployment.configuration
     subject = describe(configuration)
-    a = problem.configuration_index[configuration.key]
+    a = problem.configuration_index[configuration]
     judge.at_most("replicas", subject, deployment.replicas, problem.max_replicas, "replicas")
     judge.equal("whole replicas", subject, deployment.replicas, int(deployment.replicas), "replicas")
     routed = [
@@ -186,7 +186,7 @@ def _cost_parts(problem: PlanningProblem, plan: Plan, shares: dict[tuple[str, Pa
     hours = problem.period_h
     storage_usd_per_gb = hours * problem.storage_price_usd_per_gb_h
     types = {query_type.name: query_type for query_type in problem.query_types}
-    column = {deployment.configuration.pair: deployment.configuration.key for deployment in plan.deployments}
+    column = {deployment.configuration.pair: deployment.configuration for deployment in plan.deployments}
     rental, weights_gb = [], []
     for deployment in plan.deployments:
         tier = problem.tier_by_name[deployment.configuration.tier]

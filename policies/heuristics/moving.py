@@ -19,8 +19,7 @@ import numpy as np
 from simulator.catalog.configuration import Configuration
 from simulator.planning.plan import Plan
 from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
-
-SECONDS_PER_H = 3600.0
+from simulator.units import SECONDS_PER_H
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from simulator.catalog.calibration import (
     with_calibrations,
 )
 from simulator.catalog.catalog import Catalog, load_catalog, model_size, tier_size
-from simulator.catalog.memory import MEMORY_UTILISATION, candidate_configurations, fits, kv_capacity_tokens
+from simulator.catalog.memory import MEMORY_UTILISATION, Candidates, candidate_configurations, fits, kv_capacity_tokens
 from simulator.catalog.values import (
     Gpu,
     Interconnect,
@@ -29,6 +29,7 @@ from simulator.catalog.values import (
 __all__ = [
     "MEMORY_UTILISATION",
     "Calibration",
+    "Candidates",
     "Catalog",
     "Communication",
     "Evidence",

@@ -5,8 +5,26 @@ Symbols in brackets are those of arXiv 2604.07472.
 
 from dataclasses import dataclass
 
-ConfigurationKey = tuple[str, str, int, int, float | None]
 PairKey = tuple[str, str]
+"""Model and tier."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DeploymentKey:
+    """What the replicas of a deployment are made of, by the names of the catalog."""
+
+    model: str
+    tier: str
+    tensor_parallel: int
+    pipeline_parallel: int
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one replica."""
+        return self.tensor_parallel * self.pipeline_parallel
+
+    def __str__(self) -> str:
+        return f"{self.model} on {self.tier} TP{self.tensor_parallel} PP{self.pipeline_parallel}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,5 +75,6 @@ class Configuration:
         return (self.model, self.tier)
 
     @property
-    def key(self) -> ConfigurationKey:
-        return (self.model, self.tier, self.tensor_parallel, self.pipeline_parallel, self.tpot_target_s)
+    def deployment_key(self) -> DeploymentKey:
+        """What a replica is made of: the operating point is a matter of routing, not of hardware."""
+        return DeploymentKey(self.model, self.tier, self.tensor_parallel, self.pipeline_parallel)

@@ -6,14 +6,15 @@ what is left after activations, CUDA graphs and fragmentation.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from simulator.catalog.catalog import Catalog
 from simulator.catalog.configuration import Configuration
 from simulator.catalog.values import LlmModel, Tier
 from simulator.errors import InputError
+from simulator.units import BYTES_PER_GB
 
 MEMORY_UTILISATION = 0.9  # default of vLLM's `gpu_memory_utilization`, and the rule of the base problem
-BYTES_PER_GB = 1e9
 
 
 def fits(model: LlmModel, tier: Tier, n: int, m: int, memory_utilisation: float = MEMORY_UTILISATION) -> bool:
@@ -32,12 +33,20 @@ def kv_capacity_tokens(
     return max(0, int(room_bytes // model.kv_bytes_per_token))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """Configurations that can be rented, and of each model that has none a sentence that says why."""
+
+    configurations: tuple[Configuration, ...]
+    skipped: tuple[str, ...]
+
+
 def candidate_configurations(
     catalog: Catalog,
     tensor_parallel: Sequence[int] = (1, 2, 4, 8),
     pipeline_parallel: Sequence[int] = (1, 2, 4),
     memory_utilisation: float = MEMORY_UTILISATION,
-) -> tuple[Configuration, ...]:
+) -> Candidates:
     """List the configurations in which the weights fit, by model, tier and number of GPUs.
 
     TP must divide the attention heads. Among configurations of as many GPUs only the one of the highest TP is kept:
@@ -46,14 +55,14 @@ def candidate_configurations(
     Raises
     ------
     InputError
-        Naming every model that fits nowhere, with what it needs and what the best tier offers.
+        If no model fits anywhere, with what each needs and what the best tier offers.
     """
     configurations: list[Configuration] = []
-    problems: list[str] = []
+    skipped: list[str] = []
     for model in catalog.models.values():
         degrees = _degrees(model, tensor_parallel, pipeline_parallel)
         if not degrees:
-            problems.append(
+            skipped.append(
                 f"model {model.name!r}: its {model.attention_heads} attention heads are not divisible by any "
                 f"tensor-parallel degree of {tuple(tensor_parallel)}"
             )
@@ -65,11 +74,11 @@ def candidate_configurations(
             if fits(model, tier, n, m, memory_utilisation)
         ]
         if not found:
-            problems.append(_too_large(model, catalog, degrees[-1], memory_utilisation))
+            skipped.append(_too_large(model, catalog, degrees[-1], memory_utilisation))
         configurations += found
-    if problems:
-        raise InputError(problems)
-    return tuple(configurations)
+    if not configurations:
+        raise InputError(skipped)
+    return Candidates(configurations=tuple(configurations), skipped=tuple(skipped))
 
 
 def _weights_gb(model: LlmModel, tier: Tier) -> float:

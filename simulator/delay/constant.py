@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from simulator.catalog import LlmModel, Tier
 from simulator.delay.port import StepCost, TwoPhaseDelay
 from simulator.errors import InputError
+from simulator.units import BYTES_PER_GB
 
 GFLOP_PER_TFLOP = 1e3
-BYTES_PER_GB = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

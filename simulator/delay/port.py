@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.catalog import LlmModel, Tier
+from simulator.moments import TokenMoments
 from simulator.ticks import to_ticks
 
 
@@ -86,6 +87,30 @@ class StepCost:
             + self.decode_s_per_sequence * decode
             + self.context_s_per_token * decode * (input_tokens + output_tokens / 2)
         )
+
+    def decode_work_s(self, tokens: TokenMoments) -> npt.NDArray[np.float64]:
+        """The part of `work_s` after the prefill, of requests by their moments; each of one output token or more."""
+        n, h, f = tokens.requests, tokens.input_tokens, tokens.output_tokens
+        context_steps = tokens.input_output - h + (tokens.output_squared - f) / 2
+        return np.asarray(self.decode_s_per_sequence * (f - n) + self.context_s_per_token * context_steps)
+
+    def planned_work_s(self, tokens: TokenMoments) -> npt.NDArray[np.float64]:
+        """The work of requests by their moments as capacity rows count it, b h + c f + d (h f + f^2 / 2).
+
+        It is as if the prefill gave no token: on the safe side of `work_s` by one decode step a request.
+        """
+        return np.asarray(
+            self.prefill_s_per_token * tokens.input_tokens
+            + self.decode_s_per_sequence * tokens.output_tokens
+            + self.context_s_per_token * tokens.context_steps
+        )
+
+    def share_for_work(self, tpot_s: Any) -> Any:
+        """Share of the time that work may take where a step may take `tpot_s`, 1 - a / T; below 0 if a alone is more.
+
+        If the work of the requests takes the share beta of the time, a step lasts a / (1 - beta).
+        """
+        return 1 - self.base_s / tpot_s
 
     def scaled(self, factor: float) -> "StepCost":
         """The step cost of a world that is `factor` times as slow."""

@@ -9,7 +9,6 @@ This module holds the control: re-planning, start-up, failures, the horizon, the
 and what replicas do with them is the data plane: `reference.py` defines it, `compiled.py` does the same faster.
 """
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -19,6 +18,9 @@ from typing import Any, TypeVar
 import numpy as np
 import simpy
 
+from simulator.catalog.configuration import DeploymentKey
+from simulator.engine.account import WORD, Account, rental_of
+from simulator.engine.clock import Call, TickEnvironment
 from simulator.engine.port import (
     MAX_TOKENS,
     Arrivals,
@@ -29,26 +31,17 @@ from simulator.engine.port import (
     Sink,
     Workload,
 )
-from simulator.engine.results import Rental, RequestTable, RunResult, RunSummary, concatenate
+from simulator.engine.results import RequestTable, RunResult, RunSummary, concatenate
 from simulator.errors import InputError
 from simulator.fleet.reality import OnFailure, Reality
-from simulator.fleet.replicas import (
-    DeploymentKey,
-    Fleet,
-    RentedReplica,
-    ReplicaOffer,
-    ReplicaState,
-    replicas_by_deployment,
-)
+from simulator.fleet.replicas import Fleet, RentedReplica, ReplicaOffer, ReplicaState, replicas_by_deployment
 from simulator.planning.plan import Plan
-from simulator.replica.disciplines import ReplicaSpec, Service
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import ReplicaSpec, Service
 from simulator.replica.tokenlog import TokenLog
 from simulator.rng import draw_key, stream
 from simulator.ticks import MAX_TICKS, TICKS_PER_S, to_ticks
-
-SECONDS_PER_H = 3600.0
-WORD = 2**64  # an integral of ticks over a long run is beyond 64 bits: both sides of Little's law are taken modulo this
+from simulator.units import SECONDS_PER_H
 
 T = TypeVar("T")
 Process = Callable[["Engine"], Generator[simpy.Event, Any, Any]]
@@ -101,7 +94,7 @@ class Engine(ABC):
         self._outside_s = 0.0  # CPU time of planning, reading and writing
         self._finished_all = self.env.event()
         self._closed = False
-        self._given = _Account()
+        self._given = Account()
         self._sink: Sink = lambda _: None
 
     # -- the data plane ---------------------------------------------------------------------------------------------
@@ -241,7 +234,7 @@ class Engine(ABC):
 
     def _at(self, tick: int, priority: Priority, callback: Callable[[simpy.Event], None]) -> None:
         """Schedule `callback` at `tick` with an explicit place among the events of that time."""
-        self.env.schedule(_Call(self.env, callback), priority, tick - self.env.now)  # type: ignore[arg-type]
+        self.env.schedule(Call(self.env, callback), priority, tick - self.env.now)  # type: ignore[arg-type]
 
     @property
     def _now(self) -> int:
@@ -357,7 +350,7 @@ class Engine(ABC):
             types=self.types,
             deployments=tuple(deployment.key for deployment in self.fleet.deployments),
             counts=self._given.counts(),
-            rentals=tuple(_rental(replica) for replica in self.fleet.replicas),
+            rentals=tuple(rental_of(replica) for replica in self.fleet.replicas),
             plans=tuple(self._plans),
             end_s=end / TICKS_PER_S,
             horizon_s=self._settings.horizon_s,
@@ -378,63 +371,3 @@ class Engine(ABC):
         stay_ticks = (unserved + self._given.stay_ticks(end)) % WORD
         if stay_ticks != integral % WORD:
             raise AssertionError(f"Little's law is broken: {stay_ticks} ticks of stay, integral {integral}")
-
-
-class TickEnvironment(simpy.Environment):
-    """An environment whose times are whole ticks: what a process waits for is rounded up."""
-
-    def schedule(self, event: simpy.Event, priority: Any = Priority.NORMAL, delay: float = 0) -> None:
-        super().schedule(event, priority, math.ceil(delay))
-
-
-class _Call(simpy.Event):
-    """An event that has succeeded and calls one function when its time comes."""
-
-    def __init__(self, env: simpy.Environment, callback: Callable[[simpy.Event], None]) -> None:
-        self.env = env
-        self.callbacks = [callback]
-        self._value = None
-        self._ok = True
-
-
-class _Account:
-    """Keeps the account of the batches that were given away."""
-
-    def __init__(self) -> None:
-        self._counts = np.zeros(len(Outcome), dtype=np.int64)
-        self._served_ticks = 0
-        self._in_flight_arrivals: list[int] = []
-        self.rows = 0
-
-    def take(self, batch: RequestTable) -> None:
-        assert batch.first_request == self.rows
-        self.rows += len(batch)
-        self._counts += np.bincount(batch.outcome, minlength=len(Outcome))
-        served = batch.served
-        stays = batch.finish_tick[served] - batch.arrival_tick[served]
-        self._served_ticks = (self._served_ticks + int(stays.sum())) % WORD  # a sum in int64 is exact modulo 2^64
-        self._in_flight_arrivals += batch.arrival_tick[batch.outcome == Outcome.IN_FLIGHT].tolist()
-
-    def counts(self) -> dict[Outcome, int]:
-        return {outcome: int(self._counts[outcome]) for outcome in Outcome}
-
-    def stay_ticks(self, end: int) -> int:
-        """Ticks that served requests spent in the system and that those in flight have spent by `end`, modulo 2^64."""
-        return self._served_ticks + sum(end - arrival for arrival in self._in_flight_arrivals)
-
-
-def _rental(replica: RentedReplica) -> Rental:
-    assert replica.end_tick is not None
-    return Rental(
-        replica=replica.number,
-        deployment=replica.deployment,
-        gpus=replica.offer.gpus,
-        price_usd_per_h=replica.offer.price_usd_per_h,
-        rent_s=replica.rent_tick / TICKS_PER_S,
-        ready_s=replica.ready_tick / TICKS_PER_S,
-        end_s=replica.end_tick / TICKS_PER_S,
-        kv_capacity_tokens=replica.offer.spec.kv_capacity_tokens,
-        kv_peak_tokens=replica.service.kv_peak_tokens,
-        preemptions=replica.service.preemptions,
-        steps=replica.service.steps,
-    )

@@ -7,6 +7,7 @@ from simulator.engine.base import Engine
 from simulator.engine.reference import ReferenceEngine
 from simulator.errors import InputError
 from simulator.replica.extension import is_compiled, name_of
+from simulator.replica.port import Discipline, no_kernel
 from simulator.validation import closest
 
 ENGINES = ("compiled", "reference")
@@ -25,29 +26,38 @@ class ChosenEngine:
     notice: str | None = None
 
 
-def choose_engine(name: str = "compiled", functions: Sequence[Callable[..., object]] = ()) -> ChosenEngine:
+def choose_engine(
+    name: str = "compiled",
+    functions: Sequence[Callable[..., object]] = (),
+    discipline: Discipline | None = None,
+) -> ChosenEngine:
     """Choose an engine by name.
 
     Parameters
     ----------
     functions
         The user's own functions that the run calls: plain Python ones need the reference engine.
+    discipline
+        The discipline of the run's replicas, where it is known beforehand.
 
     Raises
     ------
     InputError
-        If there is no engine of this name.
+        If there is no engine of this name, or it cannot run the discipline.
     """
     if name not in ENGINES:
         raise InputError(f"there is no engine {name!r}; {closest(name, ENGINES)}")
     if name == "reference":
         return ChosenEngine(name="reference", engine=ReferenceEngine)
+    if discipline is not None and discipline.kernel is None:
+        raise no_kernel(discipline)
     plain = [name_of(function) for function in functions if not is_compiled(function)]
     if plain:
         why = f"{', '.join(plain)}: plain Python runs in the slower reference engine; numba.njit makes it fast"
         return ChosenEngine(name="reference", engine=ReferenceEngine, warning=why)
     try:
-        from simulator.engine.compiled import CompiledEngine, is_prepared
+        from simulator.engine.compiled import CompiledEngine
+        from simulator.engine.kernel_memory import is_prepared
     except (ImportError, RuntimeError) as error:  # RuntimeError: Numba has no folder that it may cache in
         why = f"the compiled engine cannot be had ({str(error).splitlines()[0]}): the slower reference engine runs"
         return ChosenEngine(name="reference", engine=ReferenceEngine, warning=why)

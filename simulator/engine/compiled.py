@@ -5,47 +5,33 @@ arrivals or more room. A request has a slot while it is in flight, and a line in
 left. So memory grows with the requests between the oldest one in flight and the newest, not with the trace.
 """
 
-import functools
 from collections import deque
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import simpy
 
-from simulator.engine.base import Engine, TickEnvironment
+from simulator.engine.account import WORD
+from simulator.engine.base import Engine
+from simulator.engine.clock import TickEnvironment
+from simulator.engine.kernel_memory import LEDGER_COLUMNS, KernelMemory, prepare, tree_of_minima
 from simulator.engine.port import Observation, Priority, Workload
 from simulator.engine.results import BATCH_REQUESTS, COLUMN_TYPES, RequestTable
 from simulator.errors import InputError, RunError
 from simulator.fleet.balancer import balancer_of
 from simulator.fleet.replicas import RentedReplica, ReplicaState
 from simulator.replica import kernel
-from simulator.replica.disciplines import NEVER, Discipline, ReplicaSpec
-from simulator.replica.extension import address_of_admission, address_of_router, address_of_step_time, ask_admission
+from simulator.replica.extension import address_of_router, ask_admission
 from simulator.replica.outcome import Outcome
-from simulator.replica.tokenlog import EVENT_COLUMNS, SEGMENT_COLUMNS, TokenLog
+from simulator.replica.port import NEVER, ReplicaSpec
+from simulator.replica.tokenlog import TokenLog
 from simulator.rng import draws
 
 MAX_REQUESTS = 2**31 - 1
 SEAT_BITS = 32
 SEAT = 2**SEAT_BITS - 1
-WORD = 2**64
-FIRST_HEAP = 32  # pairs that the heap of a new replica holds
-FIRST_LOG = 2**16  # rows
-FIRST_SLOTS = 2**10
-
-LEDGER_COLUMNS = (  # in the order of `kernel.take_out`
-    "outcome",
-    "deployment",
-    "replica",
-    "start_tick",
-    "first_token_tick",
-    "finish_tick",
-    "preemptions",
-)
 ARRIVAL_COLUMNS = ("arrival_tick", "query_type", "input_tokens", "output_tokens")
 
 
@@ -127,103 +113,33 @@ class CompiledEngine(Engine):
         else:
             counters[kernel.BALANCER] = kernel.CUSTOM
             counters[kernel.ROUTER_ADDRESS] = address_of_router(balancer)
-        self.state = _empty_state(counters, types)
+        self._memory = KernelMemory(counters, types)
         self._services: list[KernelReplica | None] = []  # by row
         self._free_rows: list[int] = []
-        self._heap_used = 0
         self._specs: dict[int, ReplicaSpec] = {}  # by deployment
         self._synced = -1
         self._recent: deque[Workload] = deque()  # chunks with requests that were not given away
         self._recent_first = 0
         self._given_requests = 0
         self._unserved_ticks = 0
-        self._logged: tuple[list[Any], list[Any]] = ([], [])
 
-    # -- room -------------------------------------------------------------------------------------------------------
-
-    def _replace(self, **arrays: Any) -> None:
-        self.state = self.state._replace(**arrays)
+    @property
+    def state(self) -> Any:
+        """What the kernel works on."""
+        return self._memory.state
 
     def _open_replica(self, number: int, deployment: int, spec: ReplicaSpec) -> KernelReplica:
-        row = self._free_rows.pop() if self._free_rows else self._new_row()
-        state = self.state
-        replica = state.rows[row]
-        heap = replica["heap_offset"], replica["heap_capacity"]
-        state.rows[row] = np.zeros(1, dtype=kernel.REPLICA)[0]
-        replica["heap_offset"], replica["heap_capacity"] = heap
-        replica["number"], replica["deployment"] = number, deployment
-        replica["next_tick"] = kernel.FAR
-        for name in ("position", "partial", "completing_head"):
-            replica[name] = kernel.NOBODY
-        self._describe(deployment, spec)
-        service = KernelReplica(self, number, row)
-        self._services[row] = service
-        return service
-
-    def _new_row(self) -> int:
-        """A row that was never used, with a heap of its own."""
-        row = len(self._services)
-        self._services.append(None)
-        if row >= len(self.state.rows):
-            rows = _grown(self.state.rows, 2 * row)
-            times = _tree_of_minima(rows["next_tick"][:row], len(rows))
-            self._replace(rows=rows, times=times, drained=np.zeros((len(rows), 2), dtype=np.int64))
-            self._replace(scratch=np.zeros((2, len(rows)), dtype=np.int64))
-            self.state.counters[kernel.TREE_LEAVES] = len(rows)
-        self._give_heap(row, FIRST_HEAP)
-        return row
-
-    def _give_heap(self, row: int, pairs: int) -> None:
-        """Move the heap of a row to a region of at least so many pairs."""
-        replica = self.state.rows[row]
-        offset, size = int(replica["heap_offset"]), 2 * int(replica["serving"])
-        if self._heap_used + 2 * pairs > len(self.state.heap):
-            self._pack_heaps(2 * pairs)
-            offset = int(replica["heap_offset"])
-        heap, end = self.state.heap, self._heap_used
-        heap[end : end + size] = heap[offset : offset + size]
-        replica["heap_offset"], replica["heap_capacity"] = end, pairs
-        self._heap_used = end + 2 * pairs
-
-    def _pack_heaps(self, more: int) -> None:
-        """Lay all heaps side by side in an array with room for `more`."""
-        rows = self.state.rows
-        sizes = 2 * rows["heap_capacity"].astype(np.int64)
-        heap = np.zeros(2 * (int(sizes.sum()) + more), dtype=np.int64)
-        end = 0
-        for row, size in enumerate(sizes.tolist()):
-            start = int(rows[row]["heap_offset"])
-            heap[end : end + size] = self.state.heap[start : start + size]
-            rows[row]["heap_offset"] = end
-            end += size
-        self._heap_used = end
-        self._replace(heap=heap)
-
-    def _describe(self, deployment: int, spec: ReplicaSpec) -> None:
-        """Put the specification of a deployment where the kernel finds it."""
-        if deployment >= len(self.state.specs):
-            size = 2 * (deployment + 1)
-            self._replace(
-                specs=_grown(self.state.specs, size),
-                deployments=_grown(self.state.deployments, size),
-            )
+        if self._free_rows:
+            row = self._free_rows.pop()
+        else:
+            row = len(self._services)
+            self._services.append(None)
+            self._memory.add_row(row)
+        self._memory.clear_row(row, number, deployment)
+        self._memory.describe(deployment, spec)
         self._specs[deployment] = spec
-        entry = self.state.specs[deployment]
-        entry["static"] = spec.discipline is Discipline.STATIC
-        entry["base"], entry["prefill"] = spec.step.base, spec.step.prefill_per_token
-        entry["decode"], entry["context"] = spec.step.decode_per_sequence, spec.step.context_per_token
-        entry["static_prefill"] = spec.prefill_ticks_per_token
-        entry["static_decode"] = spec.decode_ticks_per_token
-        entry["kv_capacity"] = min(spec.kv_capacity_tokens, 2**62)
-        entry["budget"] = min(spec.token_budget, 2**62)
-        entry["slots"] = -1 if spec.slots is None else spec.slots
-        if spec.step_time is not None:
-            entry["custom_step"] = address_of_step_time(spec.step_time.function)
-            cost = spec.step_time.cost
-            entry["base_s"], entry["prefill_s"] = cost.base_s, cost.prefill_s_per_token
-            entry["decode_s"], entry["context_s"] = cost.decode_s_per_sequence, cost.context_s_per_token
-        if spec.admission is not None:
-            entry["admission"] = address_of_admission(spec.admission)
+        service = self._services[row] = KernelReplica(self, number, row)
+        return service
 
     # -- the clock --------------------------------------------------------------------------------------------------
 
@@ -255,15 +171,13 @@ class CompiledEngine(Engine):
         elif code == kernel.NEED_HEAP:
             row = int(counters[kernel.FAULT_ROW])
             replica = self.state.rows[row]
-            self._give_heap(row, 2 * int(replica["held"]))
+            self._memory.give_heap(row, 2 * int(replica["held"]))
         elif code == kernel.NEED_STRANDED:
             self._fetch_stranded()
         elif code == kernel.NEED_LOG:
-            self._move_log(4 * int(self.state.rows["held"].max()) + 2)
+            self._memory.move_log(4 * int(self.state.rows["held"].max()) + 2)
         elif code == kernel.NEED_SLOTS:
-            used = len(self.state.slots)
-            self._replace(slots=_free_slots(self.state.slots, 2 * used))
-            counters[kernel.FREE] = used
+            self._memory.widen_slots()
         else:
             self._blame(code)
 
@@ -300,26 +214,8 @@ class CompiledEngine(Engine):
         counters[kernel.CHUNK_FIRST] = first
         counters[kernel.LOADED] = first + len(chunk)
         self._recent.append(chunk)
-        self._widen_ledger(first, first + len(chunk) - self._given_requests)
-        self._replace(
-            arrival_tick=_read_only(chunk.arrival_tick, np.int64),
-            arrival_kind=_read_only(chunk.query_type, np.int32),
-            arrival_input=_read_only(chunk.input_tokens, np.int64),
-            arrival_output=_read_only(chunk.output_tokens, np.int64),
-        )
-
-    def _widen_ledger(self, first: int, needed: int) -> None:
-        """Give the ledger at least so many lines; requests before `first` may stand in it."""
-        old = self.state.ledger
-        if needed > len(old):
-            ledger = np.zeros(1 << (needed - 1).bit_length(), dtype=kernel.LEDGER)
-            request = self._given_requests
-            while request < first:
-                start, to = request & (len(old) - 1), request & (len(ledger) - 1)
-                count = min(first - request, len(old) - start, len(ledger) - to)
-                ledger[to : to + count] = old[start : start + count]
-                request += count
-            self._replace(ledger=ledger)
+        self._memory.widen_ledger(self._given_requests, first, first + len(chunk) - self._given_requests)
+        self._memory.load(chunk)
 
     def _fetch_stranded(self) -> None:
         """Requests that found no ready replica wait with their deployment."""
@@ -356,7 +252,7 @@ class CompiledEngine(Engine):
             width = len(table.deployments)
             shares[kind, :width], targets[kind, :width] = table.cumulative, table.deployments
             state.routes[kind] = width
-        self._replace(shares=shares, targets=targets)
+        self._memory.replace(shares=shares, targets=targets)
 
     def _close_row(self, service: KernelReplica) -> None:
         row = service.release()
@@ -369,13 +265,11 @@ class CompiledEngine(Engine):
         trees: list[npt.NDArray[np.int64]] = []
         offset = 0
         key = "held" if self.state.counters[kernel.BALANCER] == kernel.LEAST_REQUESTS else "outstanding"
-        if len(self.fleet.deployments) > len(self.state.deployments):
-            size = 2 * len(self.fleet.deployments)
-            self._replace(specs=_grown(self.state.specs, size), deployments=_grown(self.state.deployments, size))
+        self._memory.widen_deployments(len(self.fleet.deployments))
         for deployment in self.fleet.deployments:
             rows = [self._row_of(replica.service) for replica in deployment.ready]
             leaves = 1 << max(0, len(rows) - 1).bit_length()
-            tree = _tree_of_minima(self.state.rows[key][rows], leaves)
+            tree = tree_of_minima(self.state.rows[key][rows], leaves)
             entry = self.state.deployments[deployment.index]
             entry["ready_offset"], entry["ready_count"] = len(ready), len(rows)
             entry["tree_offset"], entry["tree_size"] = offset, leaves
@@ -383,7 +277,7 @@ class CompiledEngine(Engine):
             ready += rows
             trees.append(tree)
             offset += len(tree)
-        self._replace(
+        self._memory.replace(
             ready=np.array([*ready, 0], dtype=np.int64),
             load=np.concatenate([*trees, np.zeros(1, dtype=np.int64)]),
         )
@@ -396,7 +290,7 @@ class CompiledEngine(Engine):
     def settle(self, service: KernelReplica) -> None:
         """Bring the counters of a replica, which may be in the middle of a segment, up to the present."""
         if service.row is not None:
-            self._move_log(0)
+            self._memory.move_log(0)
             kernel.settle(self.state, service.row, self._now)
 
     def _end(self, replica: RentedReplica, tick: int) -> None:
@@ -405,13 +299,13 @@ class CompiledEngine(Engine):
         super()._end(replica, tick)
 
     def evict(self, service: KernelReplica, now: int) -> list[int]:
-        """See `simulator.replica.disciplines.Replica.evict`; tickets instead of requests, as everywhere in this
+        """See `simulator.replica.port.Service.evict`; tickets instead of requests, as everywhere in this
         engine.
         """
         self._sync()
         row = self._row_of(service)
         held = int(self.state.rows[row]["held"])
-        self._move_log(held)
+        self._memory.move_log(held)
         tickets = np.zeros(held, dtype=np.int64)
         count = kernel.evict(self.state, row, now, tickets)
         assert count == held
@@ -420,7 +314,7 @@ class CompiledEngine(Engine):
 
     def _route(self, request: int) -> None:
         self._sync()
-        self._move_log(1)
+        self._memory.move_log(1)
         if not kernel.route_again(self.state, request, self._now):
             self._blame(kernel.BAD_ROUTER)
         self._fetch_stranded()
@@ -496,112 +390,5 @@ class CompiledEngine(Engine):
             columns[name] = np.concatenate([getattr(chunk, name) for chunk in chunks])
         return columns
 
-    # -- the log ----------------------------------------------------------------------------------------------------
-
-    def _move_log(self, more: int) -> None:
-        """Move the log out of the kernel's buffers if they have no room for `more` events."""
-        counters, state = self.state.counters, self.state
-        if not counters[kernel.LOGGING]:
-            return
-        if counters[kernel.LIFE_EVENTS] + more <= len(state.life) and counters[kernel.SEGMENTS] < len(state.segments):
-            return
-        self._logged[0].append(state.segments[: counters[kernel.SEGMENTS]].copy())
-        self._logged[1].append(state.life[: counters[kernel.LIFE_EVENTS]].copy())
-        counters[kernel.SEGMENTS] = counters[kernel.LIFE_EVENTS] = 0
-        if more > len(state.life):
-            self._replace(life=np.zeros((2 * more, len(EVENT_COLUMNS)), dtype=np.int64))
-
     def _token_log(self) -> TokenLog | None:
-        counters, state = self.state.counters, self.state
-        if not counters[kernel.LOGGING]:
-            return None
-        segments = [*self._logged[0], state.segments[: counters[kernel.SEGMENTS]]]
-        events = [*self._logged[1], state.life[: counters[kernel.LIFE_EVENTS]]]
-        return TokenLog.ordered(np.concatenate(segments), np.concatenate(events))
-
-
-def _empty_state(counters: npt.NDArray[np.int64], types: int) -> Any:
-    """The state of a run in which nothing has happened."""
-    log_rows = FIRST_LOG if counters[kernel.LOGGING] else 0
-    return kernel.State(
-        counters=counters,
-        slots=_free_slots(np.zeros(0, dtype=kernel.SLOT), FIRST_SLOTS),
-        rows=np.zeros(1, dtype=kernel.REPLICA),
-        specs=np.zeros(1, dtype=kernel.SPEC),
-        deployments=np.zeros(1, dtype=kernel.DEPLOYMENT),
-        heap=np.zeros(2 * FIRST_HEAP, dtype=np.int64),
-        times=np.full(2, kernel.FAR, dtype=np.int64),
-        load=np.full(2, kernel.FAR, dtype=np.int64),
-        ready=np.zeros(1, dtype=np.int64),
-        shares=np.zeros((types, 1)),
-        targets=np.zeros((types, 1), dtype=np.int64),
-        routes=np.zeros(types, dtype=np.int64),
-        seen=np.zeros((types, 6), dtype=np.int64),
-        arrival_tick=_read_only(np.zeros(0), np.int64),
-        arrival_kind=_read_only(np.zeros(0), np.int32),
-        arrival_input=_read_only(np.zeros(0), np.int64),
-        arrival_output=_read_only(np.zeros(0), np.int64),
-        ledger=np.zeros(1, dtype=kernel.LEDGER),
-        stranded=np.zeros(64, dtype=np.int64),
-        drained=np.zeros((1, 2), dtype=np.int64),
-        segments=np.zeros((log_rows, len(SEGMENT_COLUMNS)), dtype=np.int64),
-        life=np.zeros((log_rows, len(EVENT_COLUMNS)), dtype=np.int64),
-        scratch=np.zeros((2, 1), dtype=np.int64),
-    )
-
-
-def is_prepared() -> bool:
-    """Whether Numba has the kernel's machine code in its cache (of this or an earlier version)."""
-    return any(Path(kernel.advance.stats.cache_path).glob("kernel.advance-*.nbi"))
-
-
-@functools.cache
-def prepare() -> None:
-    """Compile the kernel, or load it from Numba's cache, once in a process."""
-    state = numba.typeof(_empty_state(np.zeros(kernel.COUNTERS, dtype=np.int64), 1))
-    tick = numba.int64
-    kernel.advance.compile((state, tick))
-    kernel.route_again.compile((state, tick, tick))
-    kernel.settle.compile((state, tick, tick))
-    kernel.evict.compile((state, tick, tick, numba.int64[::1]))
-    kernel.fail_request.compile((state, tick, tick))
-    kernel.first_in_flight.compile((state,))
-    kernel.enter_unfinished.compile((state,))
-    columns = [numba.typeof(np.empty(0, dtype=COLUMN_TYPES[name])) for name in LEDGER_COLUMNS]
-    kernel.take_out.compile((numba.typeof(np.zeros(0, dtype=kernel.LEDGER)), tick, *columns))
-    kernel.to_the_present.compile((state, tick))
-
-
-def _grown(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    grown = np.zeros(size, dtype=array.dtype)
-    grown[: len(array)] = array
-    return grown
-
-
-def _read_only(column: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """A column as the kernel's signature wants it, without a copy where it is so already."""
-    plain = np.ascontiguousarray(column, dtype=dtype)
-    if plain.flags.writeable:
-        plain = plain.view()
-        plain.setflags(write=False)
-    return plain
-
-
-def _tree_of_minima(values: npt.NDArray[np.int64], leaves: int) -> npt.NDArray[np.int64]:
-    """A binary tree over so many leaves (a power of two): node n is the lesser of its children 2n and 2n + 1."""
-    tree = np.full(2 * leaves, kernel.FAR, dtype=np.int64)
-    tree[leaves : leaves + len(values)] = values
-    while leaves > 1:
-        level = tree[leaves : 2 * leaves]
-        leaves //= 2
-        tree[leaves : 2 * leaves] = np.minimum(level[::2], level[1::2])
-    return tree
-
-
-def _free_slots(used: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    """Slots with a chain of free ones behind those in use."""
-    slots = _grown(used, size)
-    slots["request"][len(used) :] = kernel.NOBODY
-    slots["next"][len(used) :] = np.arange(len(used) + 1, size + 1)
-    slots["next"][-1] = kernel.NOBODY
-    return slots
+        return self._memory.token_log()

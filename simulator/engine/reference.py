@@ -11,8 +11,8 @@ from simulator.engine.port import Observation, Priority
 from simulator.engine.results import BATCH_REQUESTS, RequestTable
 from simulator.fleet.balancer import balancer_of
 from simulator.fleet.replicas import RentedReplica, ReplicaState
-from simulator.replica.disciplines import DISCIPLINES, NEVER, Replica, ReplicaSpec, RequestBook, Service
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import NEVER, Replica, ReplicaSpec, RequestBook, Service
 from simulator.replica.tokenlog import Recorder, TokenLog
 from simulator.rng import draws
 
@@ -44,7 +44,7 @@ class ReferenceEngine(Engine):
         self._seen = _nothing(len(self.types))
 
     def _open_replica(self, number: int, deployment: int, spec: ReplicaSpec) -> Service:
-        service = DISCIPLINES[spec.discipline](number, spec, self._book)
+        service = spec.discipline.replica(number, spec, self._book)
         self._services.append(service)
         return service
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simulator.fleet.replicas import DeploymentKey
+from simulator.catalog.configuration import DeploymentKey
 from simulator.planning.plan import Plan
-from simulator.replica.disciplines import NEVER
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import NEVER
 from simulator.replica.tokenlog import TokenLog
 from simulator.ticks import TICKS_PER_S
 

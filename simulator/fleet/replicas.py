@@ -13,26 +13,19 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import accumulate
 
-from simulator.catalog.configuration import Configuration
+from simulator.catalog.configuration import DeploymentKey
 from simulator.errors import RunError
 from simulator.planning.plan import Plan
-from simulator.replica.disciplines import ReplicaSpec, Service
+from simulator.replica.port import ReplicaSpec, Service
 
-DeploymentKey = tuple[str, str, int, int]  # model, tier, tensor parallel, pipeline parallel
 MAX_DEPLOYMENTS = 2**15 - 1  # their index takes two bytes per request
-
-
-def deployment_key(configuration: Configuration) -> DeploymentKey:
-    """What a replica is made of: the operating point of a configuration is a matter of routing, not of hardware."""
-    c = configuration
-    return (c.model, c.tier, c.tensor_parallel, c.pipeline_parallel)
 
 
 def replicas_by_deployment(plan: Plan) -> dict[DeploymentKey, int]:
     """Replicas that a plan asks for, by what they are made of."""
     wanted: dict[DeploymentKey, int] = {}
     for item in plan.deployments:
-        key = deployment_key(item.configuration)
+        key = item.configuration.deployment_key
         wanted[key] = wanted.get(key, 0) + item.replicas
     return wanted
 
@@ -196,7 +189,7 @@ class Fleet:
                     self.drain(replica, now)
 
     def _routing_of(self, plan: Plan) -> tuple[RoutingTable, ...]:
-        index = {item.configuration.pair: self._index[deployment_key(item.configuration)] for item in plan.deployments}
+        index = {item.configuration.pair: self._index[item.configuration.deployment_key] for item in plan.deployments}
         tables = []
         for name in self._types:
             routes = [route for route in plan.routing if route.query_type == name and route.share > 0]

@@ -33,23 +33,23 @@ from simulator.catalog import Catalog, kv_capacity_tokens, model_size, tier_size
 from simulator.catalog.configuration import Configuration
 from simulator.delay import DelayModel
 from simulator.errors import InputError
+from simulator.moments import TokenMoments
 from simulator.planning.problem import BoolArray, CapacityRows, FloatArray, PlanningProblem, QueryType
+from simulator.units import SECONDS_PER_H
 
-SECONDS_PER_H = 3600.0
 RESIDUAL_STEPS = 0.5  # mean wait for the running step to end
 TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchingType:
-    """What the `batching` rows need of a query type beside its means: second moments and token limits.
+    """What the `batching` rows need of a query type beside its demand: moments of its lengths, and limits.
 
-    `input_output` and `output_squared` are E[h f] and E[f^2] of one request.
+    `tokens` holds the means, shape (6,); E[h^2] need not be known.
     """
 
     query_type: QueryType
-    input_output: float
-    output_squared: float
+    tokens: TokenMoments
     tpot_slo_s: float
     ttft_slo_s: float | None = None
 
@@ -107,10 +107,8 @@ def batching_problem(
         delay_model.step_cost(catalog.models[c.model], catalog.tiers[c.tier], c.tensor_parallel, c.pipeline_parallel)
         for c in configurations
     ]
-    base_s, prefill_s, decode_s, context_s = (
-        np.array([getattr(step, field) for step in steps])[per_point]
-        for field in ("base_s", "prefill_s_per_token", "decode_s_per_sequence", "context_s_per_token")
-    )
+    base_s = np.array([step.base_s for step in steps])[per_point]
+    prefill_s = np.array([step.prefill_s_per_token for step in steps])[per_point]
     target_s = np.array([point.tpot_target_s for point in points])
     kv_tokens = np.array(
         [
@@ -130,10 +128,11 @@ def batching_problem(
         return np.array(values, dtype=np.float64)[:, None]
 
     rate_per_s = column([t.query_type.arrival_per_h / SECONDS_PER_H for t in types])
-    inputs = column([t.query_type.input_tokens for t in types])
-    outputs = column([t.query_type.output_tokens for t in types])
-    context_steps = column([t.input_output + t.output_squared / 2 for t in types])
-    work_s = prefill_s * inputs + decode_s * outputs + context_s * context_steps
+    tokens = TokenMoments.stacked([t.tokens for t in types])
+    inputs, outputs, context_steps = (
+        moment[:, None] for moment in (tokens.input_tokens, tokens.output_tokens, tokens.context_steps)
+    )
+    work_s = np.stack([step.planned_work_s(tokens) for step in steps], axis=1)[:, per_point]
     share_for_work = 1 - base_s / target_s
     caps = np.broadcast_to(np.asarray(cap, dtype=np.float64), (len(types), len(configurations)))[:, per_point]
     cap_of_row = caps.max(axis=0)

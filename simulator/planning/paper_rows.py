@@ -6,9 +6,7 @@ import numpy as np
 
 from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.planning.problem import CapacityRows, FloatArray, PlanningProblem, QueryType
-
-SECONDS_PER_H = 3600.0
-GB_PER_MB = 1e-3
+from simulator.units import GB_PER_MB, SECONDS_PER_H
 
 
 def paper_rows(

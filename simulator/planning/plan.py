@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from simulator.catalog.configuration import Configuration, ConfigurationKey, PairKey
+from simulator.catalog.configuration import Configuration, PairKey
 from simulator.errors import InputError
 from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
 
@@ -68,8 +68,8 @@ class Plan:
     def gpus(self) -> int:
         return sum(deployment.configuration.gpus * deployment.replicas for deployment in self.deployments)
 
-    def replicas_by_key(self) -> dict[ConfigurationKey, int]:
-        return {deployment.configuration.key: deployment.replicas for deployment in self.deployments}
+    def replicas_by_key(self) -> dict[Configuration, int]:
+        return {deployment.configuration: deployment.replicas for deployment in self.deployments}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def plan_arrays(problem: PlanningProblem, plan: Plan) -> PlanArrays:
     unmet = np.zeros(len(problem.query_types))
     deployed: dict[PairKey, int] = {}
     for deployment in plan.deployments:
-        index = problem.configuration_index.get(deployment.configuration.key)
+        index = problem.configuration_index.get(deployment.configuration)
         if index is None:
             problems.append(f"deployment {describe(deployment.configuration)} is no configuration of {problem.name}")
         else:
@@ -176,10 +176,7 @@ def plan_arrays(problem: PlanningProblem, plan: Plan) -> PlanArrays:
 
 def describe(configuration: Configuration) -> str:
     """Short text of a configuration: `llama-3.1-8b on h100-80-fp16 TP2 PP1`."""
-    text = (
-        f"{configuration.model} on {configuration.tier} "
-        f"TP{configuration.tensor_parallel} PP{configuration.pipeline_parallel}"
-    )
+    text = str(configuration.deployment_key)
     if configuration.tpot_target_s is not None:
         text += f" at {configuration.tpot_target_s * 1000:g} ms/token"
     return text

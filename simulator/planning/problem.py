@@ -7,7 +7,7 @@ with shares `x` and replicas `r` must satisfy::
     sum_i load[i, a] x[i, a] <= cap[a] r[a]        compute
     sum_i kv[i, a]   x[i, a] <= r[a]               KV cache
 
-`capacity.py` derives the rows in the `paper` and in the `batching` way.
+`paper_rows.py` and `batching_rows.py` derive the rows, each in the way of its name.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from simulator.catalog.configuration import Configuration, ConfigurationKey, ModelSize, PairKey, TierSize
+from simulator.catalog.configuration import Configuration, ModelSize, PairKey, TierSize
 from simulator.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
@@ -145,8 +145,8 @@ class PlanningProblem:
         return {query_type.name: i for i, query_type in enumerate(self.query_types)}
 
     @cached_property
-    def configuration_index(self) -> dict[ConfigurationKey, int]:
-        return {configuration.key: a for a, configuration in enumerate(self.configurations)}
+    def configuration_index(self) -> dict[Configuration, int]:
+        return {configuration: a for a, configuration in enumerate(self.configurations)}
 
     @cached_property
     def configurations_of_pair(self) -> dict[PairKey, IntArray]:

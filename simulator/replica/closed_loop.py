@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from simulator.delay import StepCost
 from simulator.errors import InputError
-from simulator.replica.disciplines import NEVER, BatchingReplica, ReplicaSpec, RequestBook
+from simulator.replica.batching import BatchingReplica
 from simulator.replica.extension import Admission, CustomStep
+from simulator.replica.port import NEVER, ReplicaSpec, RequestBook
 from simulator.ticks import TICKS_PER_S
 
 IntColumn = npt.NDArray[np.int64]

@@ -1,6 +1,6 @@
 """The data plane in machine code: arrivals, routing and replicas, advanced by Numba between the events of SimPy.
 
-What happens is defined by `simulator/engine/reference.py` and `simulator/replica/disciplines.py`; this module does the
+What happens is defined by `simulator/engine/reference.py` and `simulator/replica/`; this module does the
 same, to the bit, without an event per step. `simulator/engine/compiled.py` drives it.
 
 *Segments.* Between two changes of a batch all steps are of one kind: n sequences decode, P tokens are prefilled. Their
@@ -32,9 +32,9 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from simulator.replica.disciplines import NEVER as NEVER_TICK
 from simulator.replica.extension import RAISED as ADMISSION_RAISED
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import NEVER as NEVER_TICK
 from simulator.replica.tokenlog import BETWEEN_STEPS, LifeEvent
 from simulator.rng import GOLDEN_GAMMA, MIX_1, MIX_2, UNIT
 from simulator.ticks import TICKS_PER_S
@@ -697,7 +697,7 @@ def uniform_steps(s, row, spec, prefill):
 
 @inlined
 def boundary_batching(s, row, now, spec):
-    """See `simulator.replica.disciplines.BatchingReplica.boundary`; False if a function of the user errs."""
+    """See `simulator.replica.batching.BatchingReplica.boundary`; False if a function of the user errs."""
     replica = s.rows[row]
     held = replica.held
     if replica.stepping:
@@ -733,7 +733,7 @@ def boundary_batching(s, row, now, spec):
 
 @inlined
 def boundary_static(s, row, now, spec):
-    """See `simulator.replica.disciplines.StaticReplica.boundary`."""
+    """See `simulator.replica.static.StaticReplica.boundary`."""
     replica = s.rows[row]
     offset, held = replica.heap_offset, replica.held
     s.counters[EVENTS] += 1

@@ -2,7 +2,7 @@
 
 The linear rows (`simulator/planning/batching_rows.py`) say where a replica settles on average; this says what a request
 sees of it, for reports that put planned against simulated. It is derived from the `batching` discipline
-(`simulator/replica/disciplines.py`) and closed by a few assumptions, each named below. A step lasts a + b P + c n + d C
+(`simulator/replica/batching.py`) and closed by a few assumptions, each named below. A step lasts a + b P + c n + d C
 with P prefill tokens, at most B' = B - n of them, n sequences and C context tokens. All numbers below are per replica;
 l is its arrival rate.
 
@@ -72,7 +72,8 @@ from typing import Any
 import numpy as np
 
 from simulator.delay import StepCost
-from simulator.planning.problem import FloatArray
+from simulator.moments import FloatArray, TokenMoments
+from simulator.replica.port import TypeLoad
 
 LEVEL = 0.5  # of g, per squared coefficient of variation of tokens; fitted
 EXPONENT_IN_A_STEP = 2.0  # of the smooth minimum of E[P^2] / E[P] and B'; fitted
@@ -82,30 +83,6 @@ TINY = 1e-12
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 NODE_F, NODE_H = (grid.ravel() for grid in np.meshgrid(NODES, NODES, indexing="ij"))
 NODE_WEIGHT = np.outer(WEIGHTS, WEIGHTS).ravel() / WEIGHTS.sum() ** 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TypeLoad:
-    """What of one query type is routed to a deployment: its rate and the moments of its lengths, in tokens.
-
-    Attributes
-    ----------
-    rate_per_s
-        Arrivals at the whole deployment.
-    input_tokens, output_tokens, input_output, output_squared, input_squared
-        E[h], E[f], E[h f], E[f^2] and E[h^2]. Without the last, prompts are taken to vary as much as outputs.
-    inverse_output
-        E[1 / (f - 1)] over requests with two tokens of output or more. It matters where many answers are far shorter
-        than a log-normal has them.
-    """
-
-    rate_per_s: float
-    input_tokens: float
-    output_tokens: float
-    input_output: float
-    output_squared: float
-    input_squared: float | None = None
-    inverse_output: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,18 +125,9 @@ def steady_state(step: StepCost, *, token_budget: int, replicas: int, loads: Seq
         step.context_s_per_token,
     )
     rates = np.array([load.rate_per_s for load in loads]) / replicas
-    mean_h, mean_f, mean_hf, mean_ff = (
-        np.array([getattr(load, name) for load in loads])
-        for name in ("input_tokens", "output_tokens", "input_output", "output_squared")
-    )
-    mean_hh = np.array(
-        [
-            load.input_tokens**2 * load.output_squared / load.output_tokens**2
-            if load.input_squared is None
-            else load.input_squared
-            for load in loads
-        ]
-    )
+    tokens = TokenMoments.stacked([load.tokens for load in loads])
+    mean_h, mean_f, mean_hf, mean_ff = tokens.sums[1:5]
+    mean_hh = np.array([_input_squared(load.tokens) for load in loads])
     rate = max(float(rates.sum()), TINY)
     mix = rates / rate if rates.any() else np.full(len(loads), 1 / len(loads))
     h, f = _lengths(mean_h, mean_f, mean_hf, mean_ff, mean_hh)
@@ -170,7 +138,7 @@ def steady_state(step: StepCost, *, token_budget: int, replicas: int, loads: Seq
         return (values * weights).sum(axis=-1)
 
     # The mean step.
-    decode_work_s = decode_s * (mean_f - 1) + context_s * (mean_hf - mean_h + (mean_ff - mean_f) / 2)
+    decode_work_s = step.decode_work_s(tokens)
     prompt, prompt_squared = float(mix @ mean_h), float(mix @ mean_hh)
     decode_steps, decode_steps_squared = float(mix @ (mean_f - 1)), float(mix @ (mean_ff - 2 * mean_f + 1))
     prefill_share = rate * prefill_s * prompt  # r
@@ -185,14 +153,14 @@ def steady_state(step: StepCost, *, token_budget: int, replicas: int, loads: Seq
         return SteadyState(work_share=work_share, step_s=step_s, tpot_s=never, ttft_s=never, e2e_s=never)
 
     # Several replicas.
-    tokens = h + f
-    mean_tokens = float(mix @ mean(tokens))
-    varied = max(float(mix @ mean(tokens**2)) / mean_tokens**2 - 1, 0.0)
+    length = h + f
+    mean_length = float(mix @ mean(length))
+    varied = max(float(mix @ mean(length**2)) / mean_length**2 - 1, 0.0)
     held = rate * (step_s * (1 + decode_steps) + prefill_s * prompt)
     k = (replicas - 1) / (replicas + 0.5)
     level = min(LEVEL * varied * (-np.expm1(-held)) ** _exponent(replicas), 1.0)  # g
     usual = _Balance(fewer=k * (1 - level), replicas=replicas)
-    own = _Balance(fewer=k * (tokens / mean_tokens - level), replicas=replicas)
+    own = _Balance(fewer=k * (length / mean_length - level), replicas=replicas)
     alone = 1 - k * (1 - level)
 
     # The prefill queue.
@@ -257,6 +225,12 @@ def steady_state(step: StepCost, *, token_budget: int, replicas: int, loads: Seq
         ttft_s=mean(ttft_s),
         e2e_s=mean(ttft_s + (f - 1) * tpot_s),
     )
+
+
+def _input_squared(tokens: TokenMoments) -> float:
+    """E[h^2]; where nobody counted it, of prompts that vary as much as outputs."""
+    _, h, f, _, ff, hh = tokens.sums.tolist()
+    return float(h**2 * ff / f**2 if np.isnan(hh) else hh)
 
 
 def _lengths(h: FloatArray, f: FloatArray, hf: FloatArray, ff: FloatArray, hh: FloatArray) -> tuple[Any, Any]:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from simulator.fleet.balancer import BALANCERS
 from simulator.fleet.reality import OnFailure, Reality
-from simulator.replica.disciplines import NEVER, Discipline
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import NEVER
 from simulator.rng import draw_key, draws
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import Request, batching, column, fits, offer, outcomes, plan, run, serve, static, ticks
@@ -78,7 +78,7 @@ def check_replica(rows, spec, result, rental):
     totals = serve(requests, spec, end=ticks(rental.end_s) if cut else math.inf)
     check(result, members, requests)
     assert rental.preemptions == totals.preemptions
-    if spec.discipline is Discipline.BATCHING:
+    if spec.discipline.name == "batching":
         assert (rental.steps, rental.kv_peak_tokens) == (totals.steps, totals.kv_peak_tokens)
     event(f"cut: {cut}, preemptions: {min(rental.preemptions, 3)}")
 

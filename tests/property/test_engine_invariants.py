@@ -10,8 +10,8 @@ from simulator.engine import Observation
 from simulator.fleet.balancer import BALANCERS
 from simulator.fleet.reality import OnFailure, Reality
 from simulator.planning.plan import Plan
-from simulator.replica.disciplines import NEVER
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import NEVER
 from simulator.rng import draw_key, draws
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import COLUMNS, LONG, Bench, batching, fits, offer, plan, rentals, run, static, ticks

@@ -17,7 +17,6 @@ from simulator.engine import choose_engine
 from simulator.fleet.balancer import BALANCERS
 from simulator.fleet.reality import OnFailure, Reality
 from simulator.fleet.replicas import ReplicaState
-from simulator.replica.disciplines import Discipline
 from simulator.replica.outcome import Outcome
 from simulator.ticks import MAX_TICKS, TICKS_PER_S
 from tests.engine_bench import LONG, Bench, agreed, batching, offer, plan, static
@@ -307,7 +306,7 @@ def test_steps_and_segments_beyond_the_end_of_time(requests, spec, grace, replic
 
     It is cut early where steps are short, because the reference engine makes them one by one.
     """
-    shortest_step = max(1, spec.step.base) if spec.discipline is Discipline.BATCHING else MAX_TICKS
+    shortest_step = max(1, spec.step.base) if spec.discipline.name == "batching" else MAX_TICKS
     latest = 2000 * shortest_step
     rows = [(min(arrival, latest), h, f) for arrival, h, f in in_turn(requests)]
     check(rows, [plan({"a": replicas})], spec, grace=min(grace, latest), interval=2**61, token_log=True)
@@ -321,7 +320,7 @@ def test_little_room(data):
     sizes = st.integers(1, 5)
     with ExitStack() as stack:
         for name in ("FIRST_HEAP", "FIRST_LOG", "FIRST_SLOTS"):
-            stack.enter_context(patch(f"simulator.engine.compiled.{name}", data.draw(sizes)))
+            stack.enter_context(patch(f"simulator.engine.kernel_memory.{name}", data.draw(sizes)))
         batch = data.draw(st.integers(1, 50))
         for module in ("reference", "compiled"):
             stack.enter_context(patch(f"simulator.engine.{module}.BATCH_REQUESTS", batch))

@@ -13,14 +13,16 @@ from experiments.measures.tally import Judgement
 from experiments.replay.timeline import StageKind, life_dict, life_lines, log_frames, rebuild_life
 from simulator.engine import ENGINES
 from simulator.fleet.reality import OnFailure, Reality
-from simulator.replica.disciplines import NEVER, Discipline
+from simulator.replica.batching import BATCHING
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import NEVER
+from simulator.replica.static import STATIC
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import LONG, Bench, batching, offer, plan, static
 
 COEFFICIENTS = st.integers(0, 3)
 SPECS = {
-    Discipline.BATCHING: st.builds(
+    BATCHING: st.builds(
         batching,
         kv=st.integers(50, 90) | st.just(LONG),
         budget=st.integers(1, 8) | st.integers(20, 64),
@@ -29,7 +31,7 @@ SPECS = {
         decode=COEFFICIENTS,
         context=COEFFICIENTS,
     ),
-    Discipline.STATIC: st.builds(
+    STATIC: st.builds(
         static,
         kv=st.integers(30, 120) | st.just(LONG),
         slots=st.none() | st.integers(1, 4),
@@ -65,7 +67,7 @@ def check(n, row, life, table, discipline):
     for name in ("ttft_s", "tpot_s", "e2e_s"):
         value = getattr(life, name)
         np.testing.assert_equal(np.nan if value is None else value, getattr(table, name)[n])
-    if served and not (discipline is Discipline.STATIC and starts_over(life) and row.output_tokens == 1):
+    if served and not (discipline is STATIC and starts_over(life) and row.output_tokens == 1):
         assert len(tokens) == row.output_tokens
         assert not tokens or tokens[-1] == life.finish_tick
     assert len(tokens) <= row.output_tokens
@@ -78,12 +80,12 @@ def check(n, row, life, table, discipline):
     known = [tick for tick in ticks if tick is not None]
     assert known == sorted(known)
     assert None not in ticks[:-1]
-    if discipline is Discipline.BATCHING:
+    if discipline is BATCHING:
         assert (np.diff(tokens) > 0).all()
 
     came = 0
     for stage, following in zip(stages, [*stages, None][1:], strict=True):
-        if stage.kind is StageKind.PREFILL and discipline is Discipline.BATCHING:
+        if stage.kind is StageKind.PREFILL and discipline is BATCHING:
             done = sum(chunk.tokens for chunk in stage.chunks)
             assert stage.prompt_tokens == row.input_tokens + came
             assert done <= stage.prompt_tokens
@@ -97,7 +99,7 @@ def check(n, row, life, table, discipline):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("discipline", Discipline)
+@pytest.mark.parametrize("discipline", SPECS, ids=lambda discipline: discipline.name)
 @settings(deadline=None, max_examples=150)
 @given(data=st.data())
 def test_every_life(engine, discipline, data):

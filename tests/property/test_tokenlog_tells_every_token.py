@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from simulator.engine import ENGINES
 from simulator.fleet.reality import OnFailure, Reality
-from simulator.replica.disciplines import NEVER
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import NEVER
 from simulator.replica.tokenlog import LifeEvent
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import LONG, Bench, batching, offer, plan, single_steps

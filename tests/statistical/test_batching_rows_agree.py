@@ -16,10 +16,11 @@ from simulator.delay import ConstantDelay
 from simulator.engine import EngineSettings, Workload, choose_engine
 from simulator.fleet.reality import Reality
 from simulator.fleet.world import World
+from simulator.moments import TokenMoments
 from simulator.planning.batching_rows import BatchingType, batching_problem
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
 from simulator.planning.problem import QueryType
-from simulator.replica.disciplines import Discipline
+from simulator.replica.batching import BATCHING
 from simulator.ticks import TICKS_PER_S, to_ticks_array
 
 TARGET_S = 0.05
@@ -67,7 +68,7 @@ def planned_and_simulated(model, tier, n, inputs, outputs, *, load, random, toke
             delay_slo_s=1e6,
             error_slo=1.0,
         )
-        moments = {"input_output": float((h * f).mean()), "output_squared": float((f * f).mean())}
+        tokens = TokenMoments.means(h.mean(), f.mean(), (h * f).mean(), (f * f).mean())
         return batching_problem(
             name="one",
             period_h=1.0,
@@ -75,7 +76,7 @@ def planned_and_simulated(model, tier, n, inputs, outputs, *, load, random, toke
             storage_price_usd_per_gb_h=0.0,
             storage_capacity_gb=1e9,
             max_replicas=1,
-            types=[BatchingType(query_type=query_type, tpot_slo_s=TARGET_S, **moments)],
+            types=[BatchingType(query_type=query_type, tokens=tokens, tpot_slo_s=TARGET_S)],
             catalog=CATALOG,
             delay_model=DELAY,
             configurations=[configuration],
@@ -114,7 +115,7 @@ def planned_and_simulated(model, tier, n, inputs, outputs, *, load, random, toke
     world = World(
         catalog=CATALOG,
         delay_model=DELAY,
-        discipline=Discipline.BATCHING,
+        discipline=BATCHING,
         reality=Reality(),
         provisioning_s=0.0,
         load_gb_per_s=1.0,

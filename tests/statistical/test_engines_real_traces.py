@@ -16,8 +16,9 @@ from simulator.engine.results import concatenate
 from simulator.fleet.reality import OnFailure, Reality
 from simulator.fleet.world import World
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
-from simulator.replica.disciplines import Discipline
+from simulator.replica.batching import BATCHING
 from simulator.replica.outcome import Outcome
+from simulator.replica.static import STATIC
 from simulator.ticks import to_ticks_array
 from simulator.workload import merge_traces
 from tests.engine_bench import Script, Story, hold_together
@@ -93,7 +94,7 @@ CASES = {
         "reality": Reality(failures_per_replica_h=10.0, on_failure=OnFailure.FAIL),
         "memory_utilisation": 0.24,
     },
-    "static": {"balancer": "least_outstanding_requests", "discipline": Discipline.STATIC},
+    "static": {"balancer": "least_outstanding_requests", "discipline": STATIC},
 }
 
 
@@ -101,7 +102,7 @@ def world_of(case, reality):
     arguments = {
         "catalog": CATALOG,
         "delay_model": ConstantDelay(),
-        "discipline": Discipline.BATCHING,
+        "discipline": BATCHING,
         "reality": reality,
         "provisioning_s": 20.0,
         "load_gb_per_s": 2.0,

@@ -19,9 +19,11 @@ from simulator.delay import ConstantDelay
 from simulator.engine import EngineSettings, Workload, choose_engine
 from simulator.fleet.reality import Reality
 from simulator.fleet.world import World
+from simulator.moments import TokenMoments
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
-from simulator.replica.disciplines import Discipline
-from simulator.replica.steady_state import TypeLoad, steady_state
+from simulator.replica.batching import BATCHING
+from simulator.replica.port import TypeLoad
+from simulator.replica.steady_state import steady_state
 from simulator.ticks import to_ticks_array
 
 TARGET_S = 0.05  # TPOT at which the linear rows call a replica full
@@ -151,7 +153,7 @@ def errors(case, requests, seed=0):
     world = World(
         catalog=CATALOG,
         delay_model=DELAY,
-        discipline=Discipline.BATCHING,
+        discipline=BATCHING,
         reality=Reality(),
         provisioning_s=0.0,
         load_gb_per_s=1.0,
@@ -177,11 +179,7 @@ def errors(case, requests, seed=0):
         x, y = h[of_type].astype(float), f[of_type].astype(float)
         return TypeLoad(
             rate_per_s=rate_per_s * of_type.mean(),
-            input_tokens=x.mean(),
-            output_tokens=y.mean(),
-            input_output=(x * y).mean(),
-            output_squared=(y * y).mean(),
-            input_squared=(x * x).mean(),
+            tokens=TokenMoments.means(x.mean(), y.mean(), (x * y).mean(), (y * y).mean(), (x * x).mean()),
             inverse_output=(1 / (y - 1)).mean(),
         )
 

@@ -24,7 +24,6 @@ from experiments.verify.sample import Sample
 from experiments.verify.trial import Bench
 from simulator.catalog.configuration import Configuration
 from simulator.errors import InputError
-from simulator.fleet.replicas import deployment_key
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
 from simulator.rng import stream
 from simulator.workload import Trace
@@ -199,7 +198,7 @@ class Site:
         self.replicas = replicas
         self._scenario, self._configuration, self._make = scenario, configuration, make
         self._level, self._draws, self._seed = level, draws, seed
-        self._step = scenario.step_cost(deployment_key(configuration))
+        self._step = scenario.step_cost(configuration.deployment_key)
         tpot_s = configuration.tpot_target_s or max(scenario.tpot_targets_s)
         self.limit = 1 - self._step.base_s / tpot_s
         if self.limit <= 0:

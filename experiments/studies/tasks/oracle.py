@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.replay.controller import build_problem
 from experiments.replay.run import horizon_of
-from experiments.scenario.demand import SECONDS_PER_H, true_demand
+from experiments.scenario.demand import true_demand
 from experiments.studies.tasks.replay import arriving_of, scenario_of
 from experiments.studies.tasks.stress import money
 from experiments.sweep.outcome import Outcome
@@ -18,6 +18,7 @@ from policies.checking.checked_plan import checked_plan
 from policies.registry import make_policy
 from simulator.planning.plan import plan_arrays
 from simulator.planning.policy import StoppingRule
+from simulator.units import SECONDS_PER_H
 
 
 def oracle(parameters: Mapping[str, Any]) -> Outcome:

@@ -14,8 +14,6 @@ from experiments.sweep.outcome import Outcome
 from policies.registry import make_policy
 from traces.source import TraceSource
 
-SECONDS_PER_H = 3600.0
-
 
 def replay(parameters: Mapping[str, Any]) -> Outcome:
     """One policy over one trace.

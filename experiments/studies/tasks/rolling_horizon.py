@@ -25,8 +25,8 @@ from simulator.planning.plan import Plan, PlanArrays, plan_arrays, plan_cost_usd
 from simulator.planning.policy import Policy, StoppingRule
 from simulator.planning.problem import FloatArray, MovingTerms, PlanningProblem
 from simulator.rng import stream
+from simulator.units import SECONDS_PER_H
 
-SECONDS_PER_H = 3600.0
 WALK_LIMIT = 4.0  # demand stays between a quarter of its start and four times it, or a day could end anywhere
 
 

@@ -7,7 +7,7 @@ from experiments.measures.agreement import Expected, Simulated, agreement_words,
 from experiments.replay.run import ReplayOptions, engine_of, horizon_of, replay_plan, survey
 from experiments.scenario.demand import demand_of_sums
 from simulator.engine.results import Rental, RunSummary
-from simulator.fleet.replicas import deployment_key
+from simulator.moments import TokenMoments
 from simulator.replica.outcome import Outcome
 from tests.verify_samples import (
     FAST,
@@ -23,7 +23,7 @@ from tests.verify_samples import (
 )
 from traces.source import TraceInMemory
 
-SLOW_KEY, FAST_KEY = (deployment_key(configuration(tier)) for tier in (SLOW, FAST))
+SLOW_KEY, FAST_KEY = (configuration(tier).deployment_key for tier in (SLOW, FAST))
 LONG_S = 1800.0
 
 
@@ -102,7 +102,9 @@ class TestStatic:
         assert row.planned_delay_s == pytest.approx(delay_s)
         assert row.simulated_delay_s == pytest.approx(delay_s)
         assert row.planned_tpot_s == pytest.approx(row.simulated_tpot_s)
-        assert row.planned_load == pytest.approx(3.0 * delay_s * 720 / scenario.kv_tokens(SLOW_KEY) / 2, rel=1e-3)
+        assert row.planned_load == pytest.approx(
+            3.0 * delay_s * 720 / scenario.nominal_replica(SLOW_KEY).kv_capacity_tokens / 2, rel=1e-3
+        )
         assert row.planned_load == pytest.approx(row.simulated_load, rel=0.01)
 
 
@@ -194,9 +196,8 @@ class TestByHand:
 
     def test_a_deployment_without_demand(self, scenario):
         plan = plan_of({SLOW: 2, FAST: 1}, {"chat": {SLOW: 1.0}, "long": {SLOW: 1.0}})
-        demand = demand_of_sums(
-            np.array([[100.0, 0], [6e4, 0], [1.2e4, 0], [7.2e6, 0], [1.44e6, 0], [3.6e7, 0]]), 100.0
-        )
+        sums = np.array([[100.0, 0], [6e4, 0], [1.2e4, 0], [7.2e6, 0], [1.44e6, 0], [3.6e7, 0]])
+        demand = demand_of_sums(TokenMoments(sums), 100.0)
         found = expected(scenario, demand, plan)
         assert (found[FAST_KEY].requests_per_s, found[FAST_KEY].load) == (0.0, 0.0)
         assert np.isnan(found[FAST_KEY].tpot_s)

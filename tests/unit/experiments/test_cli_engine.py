@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import simulator.engine.choice
+import simulator.engine.kernel_memory
 
 ROOT = Path(__file__).parents[3]
 TINY = ["replay", "--policy", "gh", "--interval", "10m", "--scenario", "short.toml"]
@@ -115,8 +115,7 @@ def test_without_numba_the_reference_engine_runs_with_one_warning(folder, run_cl
 
 
 def test_the_first_run_on_a_machine_says_that_it_compiles(folder, run_cli, monkeypatch):
-    compiled = simulator.engine.choice.choose_engine().engine
-    monkeypatch.setattr(sys.modules[compiled.__module__], "is_prepared", lambda: False)
+    monkeypatch.setattr(simulator.engine.kernel_memory, "is_prepared", lambda: False)
     done = run_cli(*TINY, "--json")
     assert done.stderr.startswith("compiling the engine for this machine")
 

@@ -19,11 +19,12 @@ from experiments.replay.run import ReplayOptions, replay_policy, survey
 from experiments.scenario.demand import DemandForecast
 from experiments.scenario.scenario import ForecastChoice, load_scenario
 from policies.registry import make_policy
+from simulator.catalog.configuration import DeploymentKey
 from simulator.engine import Observation
 from simulator.engine.results import COLUMN_TYPES, Rental, RequestTable, RunResult
 from simulator.fleet.reality import Reality
-from simulator.replica.disciplines import NEVER
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import NEVER
 from simulator.ticks import TICKS_PER_S
 from simulator.workload import Trace
 from traces.source import TraceInMemory
@@ -69,9 +70,9 @@ delay_penalty_usd_per_query_s = 0.02
 unmet_penalty_usd_per_query = 3.0
 """
 
-ONE = ("llama-3.1-8b", "h100-80-fp16", 1, 1)
-TWO = ("llama-3.1-8b", "h100-80-fp16", 2, 1)
-OTHER = ("llama-3.1-8b", "l40s-fp8", 1, 1)
+ONE = DeploymentKey("llama-3.1-8b", "h100-80-fp16", 1, 1)
+TWO = DeploymentKey("llama-3.1-8b", "h100-80-fp16", 2, 1)
+OTHER = DeploymentKey("llama-3.1-8b", "l40s-fp8", 1, 1)
 CHAT, CODE = 0, 1
 
 
@@ -363,10 +364,10 @@ class TestForecast:
         forecast.observe(observed(0.0))
         demand = forecast.demand()
         assert demand.arrival_per_h == pytest.approx([120.0, 12.0])
-        assert demand.input_tokens == pytest.approx([50.0, 80.0])
-        assert demand.output_tokens == pytest.approx([20.0, 40.0])
-        assert demand.input_output == pytest.approx([1000.0, 3200.0])
-        assert demand.output_squared == pytest.approx([400.0, 1600.0])
+        assert demand.tokens.input_tokens == pytest.approx([50.0, 80.0])
+        assert demand.tokens.output_tokens == pytest.approx([20.0, 40.0])
+        assert demand.tokens.input_output == pytest.approx([1000.0, 3200.0])
+        assert demand.tokens.output_squared == pytest.approx([400.0, 1600.0])
 
     def test_an_hour_of_forty_requests_of_which_ten_have_finished(self, scenario):
         """The prior counts for a hundred requests and has decayed to fifty."""
@@ -374,16 +375,16 @@ class TestForecast:
         forecast.observe(observed(3600.0, [(CHAT, 100)] * 40, [(CHAT, 100, 30)] * 10))
         demand = forecast.demand()
         assert demand.arrival_per_h == pytest.approx([1.2 * (0.5 * 100 + 0.5 * 40), 1.2 * 5])
-        assert demand.input_tokens == pytest.approx([(50 * 50 + 40 * 100) / 90, 80.0])
-        assert demand.output_tokens == pytest.approx([(50 * 20 + 10 * 30) / 60, 40.0])
-        assert demand.input_output == pytest.approx([(50 * 1000 + 10 * 3000) / 60, 3200.0])
-        assert demand.output_squared == pytest.approx([(50 * 400 + 10 * 900) / 60, 1600.0])
+        assert demand.tokens.input_tokens == pytest.approx([(50 * 50 + 40 * 100) / 90, 80.0])
+        assert demand.tokens.output_tokens == pytest.approx([(50 * 20 + 10 * 30) / 60, 40.0])
+        assert demand.tokens.input_output == pytest.approx([(50 * 1000 + 10 * 3000) / 60, 3200.0])
+        assert demand.tokens.output_squared == pytest.approx([(50 * 400 + 10 * 900) / 60, 1600.0])
 
         forecast.observe(observed(5400.0, [(CODE, 8)] * 5, [(CHAT, 100, 60)] * 30 + [(CODE, 8, 4)] * 5))
         demand = forecast.demand()
         assert demand.arrival_per_h == pytest.approx([1.2 * 35, 1.2 * (0.5 * 5 + 0.5 * 5 / 0.5)])
-        assert demand.input_tokens == pytest.approx([(50 * 50 + 40 * 100) / 90, (2.5 * 80 + 5 * 8) / 7.5])
-        assert demand.output_tokens == pytest.approx(
+        assert demand.tokens.input_tokens == pytest.approx([(50 * 50 + 40 * 100) / 90, (2.5 * 80 + 5 * 8) / 7.5])
+        assert demand.tokens.output_tokens == pytest.approx(
             [(25 * 20 + 5 * 30 + 30 * 60) / 60, (2.5 * 40 + 5 * 4) / 7.5],
         )
 
@@ -392,7 +393,7 @@ class TestForecast:
         for hour in range(1, 6):
             forecast.observe(observed(3600.0 * hour))
         assert forecast.demand().arrival_per_h.tolist() == [1.0, 1.0]
-        assert forecast.demand().input_tokens == pytest.approx([50.0, 80.0])
+        assert forecast.demand().tokens.input_tokens == pytest.approx([50.0, 80.0])
 
     @pytest.mark.parametrize(("weight", "silent"), [(1.0, 1), (0.5, 1200)])
     def test_silence_never_empties_the_forecast(self, scenario, weight, silent):
@@ -401,13 +402,13 @@ class TestForecast:
         for interval in range(1, silent + 1):
             forecast.observe(observed(300.0 * interval))
         demand = forecast.demand()
-        assert demand.input_tokens == pytest.approx([50.0, 80.0])
-        assert demand.output_tokens == pytest.approx([20.0, 40.0])
+        assert demand.tokens.input_tokens == pytest.approx([50.0, 80.0])
+        assert demand.tokens.output_tokens == pytest.approx([20.0, 40.0])
 
     def test_no_time_no_news(self, scenario):
         forecast = forecast_of(scenario)
         forecast.observe(observed(0.0, [(CHAT, 1000)], [(CHAT, 1000, 1000)]))
-        assert forecast.demand().input_tokens == pytest.approx([50.0, 80.0])
+        assert forecast.demand().tokens.input_tokens == pytest.approx([50.0, 80.0])
 
     def test_a_replay_never_looks_ahead(self, scenario):
         """Two days that are alike until 180 s, and then not: neither in what comes nor in how long answers become."""

@@ -6,7 +6,6 @@ import pytest
 from experiments.scenario.scenario import Unmatched, classify, load_scenario, shipped_scenarios
 from simulator.errors import InputError
 from simulator.planning.problem import CapacityRows
-from simulator.replica.disciplines import Discipline
 from simulator.workload import Trace
 
 SCENARIO = """
@@ -95,7 +94,7 @@ class TestGoodFiles:
         assert len(load_scenario("azure-2023").types) == 4
         paper = load_scenario("paper")
         assert len(paper.types) == 6
-        assert (paper.file.discipline, paper.file.capacity) == (Discipline.STATIC, CapacityRows.PAPER)
+        assert (paper.file.discipline, paper.file.capacity) == ("static", CapacityRows.PAPER)
 
     def test_a_file_of_the_user(self, load):
         scenario = load()
@@ -178,6 +177,8 @@ class TestBadFiles:
             ("max = 50", "most = 50", "query_types[0].output_tokens.most", "this key does not exist"),
             ("arrival_per_h = 100", "arrival_per_h = -1", "query_types[0].expected.arrival_per_h", "found -1"),
             ('discipline = "batching"', 'discipline = "fifo"', "discipline", "found 'fifo'"),
+            ('discipline = "batching"', 'discipline = "batchin"', "discipline", "did you mean 'batching'"),
+            ("[limits]", "[engine]\nslots = 4\n[limits]", "(top level)", "discipline 'batching' has no slots"),
             ("tensor_parallel = [1, 2]", "tensor_parallel = [0]", "catalog.tensor_parallel[0]", "found 0"),
             ("tensor_parallel = [1, 2]", "tensor_parallel = []", "catalog.tensor_parallel", "at least 1 item"),
             ("[limits]", '[engine]\nbalancer = "best"\n[limits]', "engine", "known: least_outstanding_tokens"),
@@ -231,14 +232,21 @@ class TestBadFiles:
         assert says in found
 
     def test_the_model_that_fits_no_tier_is_told_what_it_needs(self, load):
-        text = changed('"llama-3.1-8b"', '"llama-3.1-8b", "llama-3.1-70b"').replace(
-            "parallel = [1, 2]", "parallel = [1]"
-        )
+        text = changed('"llama-3.1-8b"', '"llama-3.1-70b"').replace("parallel = [1, 2]", "parallel = [1]")
         (found,) = problems(load, text)
         assert found.startswith(
             "catalog: model 'llama-3.1-70b' fits no tier: on l40s-fp8, the largest for it, its weights"
         )
         assert "but 1 x 48 GB at 90% utilisation is 43.2 GB" in found
+
+    def test_it_is_skipped_beside_one_that_fits(self, load):
+        text = changed('"llama-3.1-8b"', '"llama-3.1-8b", "llama-3.1-70b"').replace(
+            "parallel = [1, 2]", "parallel = [1]"
+        )
+        scenario = load(text)
+        (found,) = scenario.skipped
+        assert found.startswith("model 'llama-3.1-70b' fits no tier: on l40s-fp8, the largest for it, its weights")
+        assert list(scenario.catalog.models) == ["llama-3.1-8b"]
 
     def test_a_tpot_limit_is_not_needed_for_paper_rows(self, load):
         text = changed('capacity = "batching"', 'capacity = "paper"').replace("tpot_slo_s", "ttft_slo_s")

@@ -96,7 +96,9 @@ def test_the_true_demand_is_what_arrived():
     counts = sum(demand.arrival_per_h * length / 3600 for demand, length in demands)
     assert counts.sum() == pytest.approx(arriving.survey.requests)
     (trace,) = arriving.source.chunks()
-    tokens = sum((demand.arrival_per_h * length / 3600 * demand.input_tokens).sum() for demand, length in demands)
+    tokens = sum(
+        (demand.arrival_per_h * length / 3600 * demand.tokens.input_tokens).sum() for demand, length in demands
+    )
     assert tokens == pytest.approx(trace.input_tokens.sum())
 
 

@@ -7,7 +7,6 @@ from experiments.scenario.slo import PercentileSlo
 from experiments.verify.floor import ROOM, alone_s, usable_routes
 from experiments.verify.trial import Bench
 from simulator.errors import InputError
-from simulator.fleet.replicas import deployment_key
 from tests.verify_samples import (
     FAST,
     MODEL,
@@ -43,11 +42,17 @@ def test_a_lone_request_takes_as_long_in_the_engine(scenario, tier):
     plan = plan_of({tier: 1}, {"chat": {tier: 1.0}, "long": {tier: 1.0}})
     table = Bench(scenario, [(), ()], 1.0).run(plan, draw_of(scenario, trace, 660.0)).requests
     assert table.served.all()
-    step = scenario.step_cost(deployment_key(configuration(tier)))
+    step = scenario.step_cost(configuration(tier).deployment_key)
     own = of_type(trace.arrival_s, inputs, outputs)
     for measure in ("ttft_s", "tpot_s", "e2e_s"):
         expected = alone_s(step, own, 512, measure)
         assert expected == pytest.approx(getattr(table, measure), abs=MICROSECONDS, rel=0, nan_ok=True), measure
+
+
+def test_there_is_no_time_alone_by_another_measure(scenario):
+    step = scenario.step_cost(configuration(SLOW).deployment_key)
+    with pytest.raises(ValueError, match="not known by the measure 'queue_s'"):
+        alone_s(step, of_type(np.zeros(1), 900, 100), 512, "queue_s")
 
 
 class TestUsable:
@@ -57,7 +62,7 @@ class TestUsable:
 
     def floors(self, scenario, measure):
         assert [c.tier for c in scenario.configurations] == [SLOW, FAST]
-        steps = [scenario.step_cost(deployment_key(c)) for c in scenario.configurations]
+        steps = [scenario.step_cost(c.deployment_key) for c in scenario.configurations]
         slow_s, fast_s = (float(alone_s(step, self.CHAT, 512, measure)[0]) for step in steps)
         assert fast_s < 0.7 * slow_s
         return fast_s, slow_s
@@ -119,7 +124,7 @@ def test_limits_that_no_configuration_meets_together(tmp_path):
     own = of_type(np.arange(100.0), 3000, 100)
     times = {
         measure: [
-            float(alone_s(scenario.step_cost(deployment_key(c)), own, 512, measure)[0]) for c in scenario.configurations
+            float(alone_s(scenario.step_cost(c.deployment_key), own, 512, measure)[0]) for c in scenario.configurations
         ]
         for measure in ("ttft_s", "tpot_s")
     }

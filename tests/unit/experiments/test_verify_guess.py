@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from experiments.verify.guess import LEAST_CAP, Guess, Peak, choose, index_of_dispersion, peak, window_of
-from simulator.fleet.replicas import deployment_key
 from tests.verify_samples import NOTHING, SLOW, configuration, of_type, sample_of, small
 
 H, F = 400, 99
@@ -23,7 +22,7 @@ def scenario(tmp_path):
 @pytest.fixture
 def second(scenario):
     """A configuration with a TPOT target at which requests of H and F tokens stay for a second."""
-    prefill_s = scenario.step_cost(deployment_key(configuration(SLOW))).prefill_s_per_token * H
+    prefill_s = scenario.step_cost(configuration(SLOW).deployment_key).prefill_s_per_token * H
     assert prefill_s < 0.5
     return replace(configuration(SLOW), tpot_target_s=(1 - prefill_s) / (1.5 + F - 1))
 
@@ -47,7 +46,7 @@ def factor(guess, scenario, second, *types, share=CHAT, level=0.95):
 class TestWindow:
     def test_residence_is_half_a_step_prefill_and_decode(self, scenario):
         sample = sample_of(pulses([1] * 100), NOTHING, horizon_s=HORIZON_S)
-        prefill_s = scenario.step_cost(deployment_key(configuration(SLOW))).prefill_s_per_token * H
+        prefill_s = scenario.step_cost(configuration(SLOW).deployment_key).prefill_s_per_token * H
         for target_s in (0.02, 0.05):
             c = configuration(SLOW, target_s)
             assert window_of(scenario, sample, c, CHAT) == pytest.approx(1.5 * target_s + prefill_s + 98 * target_s)

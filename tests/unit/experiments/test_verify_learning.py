@@ -6,7 +6,6 @@ import pytest
 from experiments.scenario.slo import PercentileSlo
 from experiments.verify.guess import window_of
 from experiments.verify.learning import LEAST, MOST, local_load, needs
-from simulator.fleet.replicas import deployment_key
 from tests.verify_samples import (
     FAST,
     SLOW,
@@ -21,7 +20,7 @@ from tests.verify_samples import (
 )
 
 CHAT, LONG = 0, 1
-SLOW_KEY, FAST_KEY = (deployment_key(configuration(tier)) for tier in (SLOW, FAST))
+SLOW_KEY, FAST_KEY = (configuration(tier).deployment_key for tier in (SLOW, FAST))
 TTFT = PercentileSlo(measure="ttft_s", level=0.95, limit_s=2.0)
 TRIPLES = [3] * 3 + [2] * 10 + [1] * 71  # requests at once: 9 in threes, 20 in pairs, 71 alone
 

@@ -97,10 +97,10 @@ def broken(problem, arrays, *, delay_factor=1.0, error_factor=1.0, kv_factor=1.0
         at_most(f"{q.name} ruled out", max(np.where(problem.allowed[i] & (r > 0), 0.0, x[i])), 0.0)
     spent_usd, stored_gb, pairs = 0.0, 0.0, []
     for a, c in enumerate(problem.configurations):
-        at_most(f"{c.key} load", sum(problem.load[:, a] * x[:, a]), problem.cap[a] * r[a])
-        at_most(f"{c.key} kv", sum(kv_factor * problem.kv[:, a] * x[:, a]), r[a])
-        at_most(f"{c.key} replicas", r[a], problem.max_replicas)
-        at_most(f"{c.key} negative replicas", -r[a], 0)
+        at_most(f"{c} load", sum(problem.load[:, a] * x[:, a]), problem.cap[a] * r[a])
+        at_most(f"{c} kv", sum(kv_factor * problem.kv[:, a] * x[:, a]), r[a])
+        at_most(f"{c} replicas", r[a], problem.max_replicas)
+        at_most(f"{c} negative replicas", -r[a], 0)
         if r[a] > 0:
             pairs.append(c.pair)
             spent_usd += problem.rent_usd[a] * r[a] + problem.model_storage_usd[a]

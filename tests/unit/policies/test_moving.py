@@ -27,7 +27,7 @@ def planned(made, policy, *, incumbent=None):
 
 
 def fleet(plan):
-    return {d.configuration.key: d.replicas for d in plan.deployments}
+    return {d.configuration: d.replicas for d in plan.deployments}
 
 
 def drifted(made, factor):
@@ -90,7 +90,7 @@ def test_what_is_minimised_is_cost_and_moving(hard, policy):
             def total_usd(plan, later=later, moving=moving):
                 replicas = np.zeros(len(later.configurations), dtype=np.int64)
                 for d in plan.deployments:
-                    replicas[later.configuration_index[d.configuration.key]] = d.replicas
+                    replicas[later.configuration_index[d.configuration]] = d.replicas
                 return plan.cost_usd + moving.cost_usd(replicas)
 
             careful, careless = planned(later, policy, incumbent=first), planned(later, policy)

@@ -9,6 +9,7 @@ from simulator.catalog import Catalog, LlmModel, Tier, load_catalog
 from simulator.catalog.configuration import Configuration
 from simulator.delay import StepCost
 from simulator.errors import InputError
+from simulator.moments import TokenMoments
 from simulator.planning.batching_rows import BatchingType, batching_problem, operating_points
 from simulator.planning.problem import CapacityRows, QueryType
 
@@ -52,8 +53,7 @@ CHAT = BatchingType(
         error_slo=0.5,
         unmet_cap=0.0,
     ),
-    input_output=6000.0,  # E[h f], not E[h] E[f]
-    output_squared=3000.0,  # E[f^2], not E[f]^2
+    tokens=TokenMoments.means(100.0, 50.0, 6000.0, 3000.0),  # E[h f], not E[h] E[f]; E[f^2], not E[f]^2
     tpot_slo_s=0.05,
 )
 WORK_S = 1e-4 * 100 + 2e-4 * 50 + 1e-7 * (6000 + 3000 / 2)
@@ -85,14 +85,19 @@ def rows(types=(CHAT,), configurations=(ONE,), targets=(0.05,), error=None, **ch
 
 def changed(**changes):
     """CHAT with other limits or lengths."""
+    _, h, f, hf, ff, _ = CHAT.tokens.sums
+    known = {"input_tokens": h, "output_tokens": f, "input_output": hf, "output_squared": ff}
+    lengths = known | {key: changes.pop(key) for key in list(changes) if key in known}
     own = {key: changes.pop(key) for key in list(changes) if key in BatchingType.__dataclass_fields__}
-    return replace(CHAT, query_type=replace(CHAT.query_type, **changes), **own)
+    means = {key: lengths[key] for key in ("input_tokens", "output_tokens")}
+    query_type = replace(CHAT.query_type, **means, **changes)
+    return replace(CHAT, query_type=query_type, tokens=TokenMoments.means(*lengths.values()), **own)
 
 
 def test_operating_points_are_each_configuration_at_each_target():
     points = operating_points([ONE, TWO], [0.05, 0.02, 0.05])
     assert [(p.tensor_parallel, p.tpot_target_s) for p in points] == [(1, 0.02), (1, 0.05), (2, 0.02), (2, 0.05)]
-    assert len({p.key for p in points}) == 4
+    assert len(set(points)) == 4
     assert len({p.pair for p in points}) == 1
 
 

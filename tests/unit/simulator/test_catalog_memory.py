@@ -12,8 +12,8 @@ BIG = CATALOG.models["llama-3.1-70b"]
 SMALL = CATALOG.models["llama-3.1-8b"]
 
 
-def degrees(configurations):
-    return [(c.tensor_parallel, c.pipeline_parallel) for c in configurations]
+def degrees(candidates):
+    return [(c.tensor_parallel, c.pipeline_parallel) for c in candidates.configurations]
 
 
 def test_weights_fit_up_to_the_stated_share_of_memory():
@@ -59,9 +59,14 @@ def test_models_that_fit_nowhere_are_all_named_with_need_and_room():
     catalog = CATALOG.select(
         models=["llama-3.2-1b", "qwen3-32b", "llama-3.1-70b"], tiers=["rtx4090-fp16", "rtx4090-int4"]
     )
-    assert candidate_configurations(catalog)
+    assert not candidate_configurations(catalog).skipped
+    scarce = {"tensor_parallel": (1,), "pipeline_parallel": (1,), "memory_utilisation": 0.6}
+    found = candidate_configurations(catalog, **scarce)
+    assert {configuration.model for configuration in found.configurations} == {"llama-3.2-1b"}
+    large = catalog.select(models=["qwen3-32b", "llama-3.1-70b"])
     with pytest.raises(InputError) as caught:
-        candidate_configurations(catalog, tensor_parallel=(1,), pipeline_parallel=(1,), memory_utilisation=0.6)
+        candidate_configurations(large, **scarce)
+    assert found.skipped == caught.value.problems, "those that fit nowhere are skipped as long as another fits"
     qwen, llama = caught.value.problems
     assert "'qwen3-32b' fits no tier: on rtx4090-int4" in qwen
     assert "need 16.4 GB, but 1 x 24 GB at 60% utilisation is 14.4 GB" in qwen
@@ -70,6 +75,6 @@ def test_models_that_fit_nowhere_are_all_named_with_need_and_room():
 
 def test_every_model_that_can_be_planned_with_fits_the_shipped_tiers():
     known = CATALOG.select(models=[model.name for model in CATALOG.models.values() if model.error is not None])
-    configurations = candidate_configurations(known)
+    configurations = candidate_configurations(known).configurations
     assert {c.pair for c in configurations} == {(m, t) for m in known.models for t in known.tiers}
-    assert len({c.key for c in configurations}) == len(configurations)
+    assert len(set(configurations)) == len(configurations)

@@ -5,8 +5,9 @@ import pytest
 
 from simulator.delay.port import StepTicks
 from simulator.errors import InputError
+from simulator.replica.batching import BATCHING
 from simulator.replica.closed_loop import one_prompt_a_step, schedule, serve, waves
-from simulator.replica.disciplines import Discipline, ReplicaSpec
+from simulator.replica.port import ReplicaSpec
 from simulator.ticks import TICKS_PER_S
 
 STEP = StepTicks(base=10**9, prefill_per_token=10**6, decode_per_sequence=10**7, context_per_token=1000)
@@ -14,7 +15,7 @@ STEP = StepTicks(base=10**9, prefill_per_token=10**6, decode_per_sequence=10**7,
 
 def spec(admission=None, kv=10**6, budget=2048):
     return ReplicaSpec(
-        discipline=Discipline.BATCHING,
+        discipline=BATCHING,
         step=STEP,
         prefill_ticks_per_token=0,
         decode_ticks_per_token=0,

@@ -119,7 +119,7 @@ def test_all_delays_are_reproduced(problem, catalog):
 
 
 def test_all_configurations_are_reproduced(problem, catalog):
-    configurations = candidate_configurations(catalog)
+    configurations = candidate_configurations(catalog).configurations
     assert len(configurations) == 342
     assert configurations == problem.configurations
 

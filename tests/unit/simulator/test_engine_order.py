@@ -5,8 +5,8 @@ import pytest
 from simulator.engine import Priority
 from simulator.fleet.reality import OnFailure
 from simulator.fleet.replicas import ReplicaState
-from simulator.replica.disciplines import NEVER
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import NEVER
 from tests.engine_bench import agreed, batching, column, fail_at, offer, outcomes, plan, run, static
 
 

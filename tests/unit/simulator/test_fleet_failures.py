@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from simulator.fleet.reality import OnFailure, Reality
-from simulator.replica.disciplines import NEVER
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import NEVER
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import batching, column, fail_at, offer, outcomes, plan, rentals, run, static
 

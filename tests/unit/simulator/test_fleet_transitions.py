@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from simulator.catalog.configuration import DeploymentKey
 from simulator.engine import ENGINES
 from simulator.planning.plan import Deployment
 from simulator.replica.outcome import Outcome
@@ -91,7 +92,7 @@ def test_newest_of_the_loading_replicas_are_given_up_first():
 def test_plan_during_a_transition_replaces_its_target():
     rows = [(219, 0, 1), (220, 0, 1)]
     result = run(rows, [A, B, C], start_up(a=0, b=150, c=20), interval=100, horizon=290)
-    assert [result.requests.deployments[d][1] for d in column(result, "deployment")] == ["a", "c"]
+    assert [result.requests.deployments[d].tier for d in column(result, "deployment")] == ["a", "c"]
     assert rentals(result) == [(0, 0, 220), (1, 100, 200), (2, 200, 290)]
 
 
@@ -167,7 +168,7 @@ def single(tensor_parallel, tpot_target_s):
 def test_change_of_the_parallel_degree_is_another_deployment():
     rows = [(120, 0, 1), (130, 0, 1)]
     result = run(rows, [single(1, 0.1), single(2, 0.1)], start_up(a=30), interval=100, horizon=200)
-    assert result.requests.deployments == (("m", "a", 1, 1), ("m", "a", 2, 1))
+    assert result.requests.deployments == (DeploymentKey("m", "a", 1, 1), DeploymentKey("m", "a", 2, 1))
     assert column(result, "deployment") == [0, 1]
     assert rentals(result) == [(0, -30, 130), (1, 100, 200)]
 

@@ -1,7 +1,8 @@
 """Continuous batching by hand: chunked prefill, preemption, requests of no tokens, what a failing replica gives up."""
 
-from simulator.replica.disciplines import NEVER, BatchingReplica, RequestBook
+from simulator.replica.batching import BatchingReplica
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import NEVER, RequestBook
 from tests.engine_bench import batching, column, outcomes, plan, run
 
 

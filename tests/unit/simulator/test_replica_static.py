@@ -1,7 +1,8 @@
 """The paper's world by hand: slots, a two-phase delay, a KV cache that is reserved in full."""
 
-from simulator.replica.disciplines import NEVER, RequestBook, StaticReplica
 from simulator.replica.outcome import Outcome
+from simulator.replica.port import NEVER, RequestBook
+from simulator.replica.static import StaticReplica
 from tests.engine_bench import column, outcomes, plan, run, static
 
 

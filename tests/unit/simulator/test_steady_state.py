@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from simulator.delay import StepCost
-from simulator.replica.disciplines import BatchingReplica, Discipline, ReplicaSpec, RequestBook
-from simulator.replica.steady_state import TypeLoad, steady_state
+from simulator.moments import TokenMoments
+from simulator.replica.batching import BATCHING, BatchingReplica
+from simulator.replica.port import ReplicaSpec, RequestBook, TypeLoad
+from simulator.replica.steady_state import steady_state
 from simulator.ticks import TICKS_PER_S
 
 STEP = StepCost(base_s=8e-3, prefill_s_per_token=3.2e-5, decode_s_per_sequence=3.2e-5, context_s_per_token=6.5e-8)
@@ -17,12 +19,13 @@ STEP = StepCost(base_s=8e-3, prefill_s_per_token=3.2e-5, decode_s_per_sequence=3
 
 def alike(h, f, rate_per_s=0.0):
     """Requests of one length."""
-    return TypeLoad(rate_per_s=rate_per_s, input_tokens=h, output_tokens=f, input_output=h * f, output_squared=f * f)
+    return TypeLoad(rate_per_s=rate_per_s, tokens=TokenMoments.means(h, f, h * f, f * f))
 
 
-def log_normal(h, f, rate_per_s=0.0):
+def log_normal(h, f, rate_per_s=0.0, output_squared=None):
     """Coefficients of variation 1 and 0.8, independent."""
-    return replace(alike(h, f, rate_per_s), output_squared=1.64 * f * f, input_squared=2.0 * h * h)
+    ff = 1.64 * f * f if output_squared is None else output_squared
+    return TypeLoad(rate_per_s=rate_per_s, tokens=TokenMoments.means(h, f, h * f, ff, 2.0 * h * h))
 
 
 def lone(h, f, token_budget):
@@ -30,7 +33,7 @@ def lone(h, f, token_budget):
     book = RequestBook()
     book.extend([h], [f])
     spec = ReplicaSpec(
-        discipline=Discipline.BATCHING,
+        discipline=BATCHING,
         step=STEP.ticks(),
         prefill_ticks_per_token=0,
         decode_ticks_per_token=0,
@@ -61,7 +64,7 @@ def test_a_lone_request_is_as_the_engine_has_it(h, f, token_budget, rate_per_s, 
 def test_lone_requests_of_random_length_have_the_mean_of_their_contexts():
     load = log_normal(500.0, 200.0)
     state = steady_state(STEP, token_budget=10**6, replicas=1, loads=[load])
-    expected_s = STEP.step_s(0, 1, load.input_tokens + load.output_tokens / 2)
+    expected_s = STEP.step_s(0, 1, load.tokens.input_tokens + load.tokens.output_tokens / 2)
     assert state.tpot_s[0] == pytest.approx(expected_s, rel=1e-3)
 
 
@@ -116,7 +119,7 @@ def test_a_queue_that_grows_for_ever_has_no_steady_state():
 
 def test_many_short_answers_are_known_by_the_mean_of_the_inverse():
     """Geometric outputs: to a log-normal of the same variance, one with two tokens is a rarity."""
-    load = replace(log_normal(3000.0, 50.0, 4.0), output_squared=49.0 * 48 + 49 + 2500)
+    load = log_normal(3000.0, 50.0, 4.0, output_squared=49.0 * 48 + 49 + 2500)
     told = replace(load, inverse_output=np.log(49.0) / 48)
     short, usual = (steady_state(STEP, token_budget=4096, replicas=1, loads=[each]).tpot_s[0] for each in (told, load))
     assert short > 1.05 * usual

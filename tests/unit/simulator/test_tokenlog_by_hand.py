@@ -128,7 +128,7 @@ def test_step_that_is_cut_by_the_end_is_not_in_the_log():
 
 def test_log_has_room_for_the_last_steps_of_every_replica():
     """At the end of a run each replica is in the middle of a row of steps, and the buffers are full."""
-    with patch("simulator.engine.compiled.FIRST_LOG", 1):
+    with patch("simulator.engine.kernel_memory.FIRST_LOG", 1):
         log = agreed([(i, 1, 20) for i in range(10)], [plan({"a": 5})], batching(), grace=50, token_log=True).log
     assert set(log.segments[:, 0]) == set(range(5))
 

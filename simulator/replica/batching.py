@@ -1,158 +1,30 @@
-"""Replicas and their service disciplines: passive state machines that the engine wakes at boundaries.
-
-A replica knows the requests it holds, its KV cache and the tick of its next boundary; it knows neither SimPy nor the
-fleet. The two disciplines are `BatchingReplica` (continuous batching as in vLLM) and `StaticReplica` (the paper's
-world); `DISCIPLINES` is their registry. The order of things inside a boundary is part of the contract, because the
-compiled engine must agree with this one to the bit.
-"""
+"""Continuous batching as in vLLM: requests share engine steps, prompts are prefilled in chunks beside the decode."""
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol
+from typing import Any
 
-from simulator.delay.port import StepTicks
-from simulator.replica.extension import Admission, CustomStep, ask_admission
-from simulator.replica.tokenlog import BETWEEN_STEPS, LifeEvent, Recorder
+import numpy as np
 
-NEVER = -(2**63)  # tick of something that did not happen; written as null, never as a number
+from simulator.moments import FloatArray, TokenMoments
+from simulator.planning.problem import CapacityRows
+from simulator.replica.extension import ask_admission
+from simulator.replica.port import (
+    NEVER,
+    Discipline,
+    Expected,
+    NominalReplica,
+    Replica,
+    ReplicaSpec,
+    RequestBook,
+    TypeLoad,
+)
+from simulator.replica.steady_state import steady_state
+from simulator.replica.tokenlog import BETWEEN_STEPS, LifeEvent
 
-
-class Discipline(StrEnum):
-    """How a replica serves the requests it holds."""
-
-    BATCHING = "batching"
-    STATIC = "static"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaSpec:
-    """What the engine must know of one replica of a configuration. Times are ticks of 2^-40 s (`simulator/ticks.py`).
-
-    Attributes
-    ----------
-    step
-        Cost of an engine step (`batching`).
-    prefill_ticks_per_token, decode_ticks_per_token
-        The two-phase delay of a request (`static`).
-    kv_capacity_tokens
-        Tokens that the KV cache holds.
-    token_budget
-        Most tokens, decode and prefill together, that one step takes (`batching`; chunked prefill).
-    slots
-        Most requests in service at once (`static`), None where the KV cache is the only limit.
-    step_time
-        A user's own step time instead of `step` (`batching`).
-    admission
-        A user's own rule instead of first come first served (`batching`).
-    """
-
-    discipline: Discipline
-    step: StepTicks
-    prefill_ticks_per_token: int
-    decode_ticks_per_token: int
-    kv_capacity_tokens: int
-    token_budget: int = 2048
-    slots: int | None = None
-    step_time: CustomStep | None = None
-    admission: Admission | None = None
-
-
-class RequestBook:
-    """Input and outcome of every request, as columns indexed by request number.
-
-    `first_token_tick` and `finish_tick` are NEVER until they happen; `generated` counts the output tokens that a
-    preempted or re-queued request had when it was last taken off a replica. `recorder` is there only if a log was asked
-    for.
-    """
-
-    __slots__ = (
-        "finish_tick",
-        "first_token_tick",
-        "generated",
-        "input_tokens",
-        "output_tokens",
-        "preemptions",
-        "recorder",
-        "start_tick",
-    )
-
-    def __init__(self) -> None:
-        self.input_tokens: list[int] = []
-        self.output_tokens: list[int] = []
-        self.start_tick: list[int] = []
-        self.first_token_tick: list[int] = []
-        self.finish_tick: list[int] = []
-        self.generated: list[int] = []
-        self.preemptions: list[int] = []
-        self.recorder: Recorder | None = None
-
-    def extend(self, input_tokens: list[int], output_tokens: list[int]) -> None:
-        """Take in requests that have not happened yet."""
-        size = len(input_tokens)
-        self.input_tokens += input_tokens
-        self.output_tokens += output_tokens
-        self.start_tick += [NEVER] * size
-        self.first_token_tick += [NEVER] * size
-        self.finish_tick += [NEVER] * size
-        self.generated += [0] * size
-        self.preemptions += [0] * size
-
-    def peak_kv_tokens(self, request: int) -> int:
-        """KV tokens just before the request finishes: the last token's own entry is never written."""
-        return self.input_tokens[request] + max(self.output_tokens[request] - 1, 0)
-
-    def total_tokens(self, request: int) -> int:
-        return self.input_tokens[request] + self.output_tokens[request]
-
-
-class Service(Protocol):
-    """What the fleet sees of a replica, in any engine."""
-
-    @property
-    def outstanding_tokens(self) -> int:
-        """Input and output tokens of the unfinished requests it holds."""
-        ...
-
-    @property
-    def held(self) -> int:
-        """Unfinished requests it holds."""
-        ...
-
-    @property
-    def kv_peak_tokens(self) -> int:
-        """Most KV tokens ever in use."""
-        ...
-
-    @property
-    def preemptions(self) -> int: ...
-
-    @property
-    def steps(self) -> int: ...
-
-    def evict(self, now: int) -> list[int]:
-        """Give up every unfinished request, in order of admission, then of arrival, and be idle."""
-        ...
-
-
-class Replica(Service, Protocol):
-    """What the reference engine asks of a replica."""
-
-    next_tick: int | None  # tick of the next boundary, None while idle
-
-    def fits(self, request: int) -> bool:
-        """Whether the request could ever be served here."""
-        ...
-
-    def enqueue(self, request: int, now: int) -> None:
-        """Take a request; sets `next_tick` to `now` if it could start at once."""
-        ...
-
-    def boundary(self, now: int) -> list[int]:
-        """Complete what is due at `now`, start what can start, set `next_tick`; return the finished requests."""
-        ...
+LEAST_SHARE = 1e-9  # for work, where the base of a step alone is longer than the limit
 
 
 @dataclass(slots=True)
@@ -405,116 +277,44 @@ class BatchingReplica:
         self.next_tick = now + max(1, duration)
 
 
-class StaticReplica:
-    """The paper's world: a request holds a slot, and the KV cache of all its tokens, for its own two-phase delay.
+class Batching(Discipline):
+    """Work is what a request adds to the steps; the steps' base is what limits the load."""
 
-    First come first served; a blocked head blocks the queue. At a boundary what is due finishes first (in order of
-    finish, then of request number), then the queue moves up.
-    """
+    name = "batching"
+    kernel = 0
+    capacity_rows = CapacityRows.BATCHING
+    queues = True
+    slotted = False
 
-    __slots__ = (
-        "_admitted",
-        "_book",
-        "_serving",
-        "_spec",
-        "_used_tokens",
-        "_waiting",
-        "held",
-        "kv_peak_tokens",
-        "next_tick",
-        "number",
-        "outstanding_tokens",
-        "preemptions",
-        "steps",
-    )
+    def replica(self, number: int, spec: ReplicaSpec, book: RequestBook) -> Replica:
+        return BatchingReplica(number, spec, book)
 
-    def __init__(self, number: int, spec: ReplicaSpec, book: RequestBook) -> None:
-        self.number = number
-        self._spec = spec
-        self._book = book
-        self._waiting: deque[int] = deque()
-        self._serving: list[tuple[int, int]] = []  # heap of (finish tick, request)
-        self._admitted: dict[int, None] = {}  # those in service, in order of admission
-        self._used_tokens = 0
-        self.next_tick: int | None = None
-        self.outstanding_tokens = 0
-        self.held = 0
-        self.kv_peak_tokens = 0
-        self.preemptions = 0
-        self.steps = 0
+    def work_s(self, replica: NominalReplica, inputs: FloatArray, outputs: FloatArray) -> FloatArray:
+        return replica.step.work_s(inputs, outputs)
 
-    def fits(self, request: int) -> bool:
-        return self._book.total_tokens(request) <= self._spec.kv_capacity_tokens
+    def planned_work_s(self, replica: NominalReplica, tokens: TokenMoments) -> FloatArray:
+        return replica.step.planned_work_s(tokens)
 
-    def enqueue(self, request: int, now: int) -> None:
-        self._waiting.append(request)
-        self.held += 1
-        self.outstanding_tokens += self._book.total_tokens(request)
-        if len(self._waiting) == 1 and self._can_start(request):
-            self.next_tick = now
-        if self._book.recorder is not None:
-            self._book.recorder.event(request, LifeEvent.QUEUED, now, self.number, BETWEEN_STEPS, 0)
+    def token_work_s(self, replica: NominalReplica) -> tuple[float, float]:
+        return replica.step.prefill_s_per_token, replica.step.decode_s_per_sequence
 
-    def boundary(self, now: int) -> list[int]:
-        finished: list[int] = []
-        serving, book = self._serving, self._book
-        self.steps += 1
-        while serving and serving[0][0] <= now:
-            finish_tick, request = heapq.heappop(serving)
-            del self._admitted[request]
-            book.finish_tick[request] = finish_tick
-            tokens = book.total_tokens(request)
-            self._used_tokens -= tokens
-            self.outstanding_tokens -= tokens
-            self.held -= 1
-            finished.append(request)
-            self._record(request, LifeEvent.FINISHED, now, book.output_tokens[request])
-        while self._waiting and self._can_start(self._waiting[0]):
-            self._start(self._waiting.popleft(), now)
-        self.next_tick = serving[0][0] if serving else None
-        return finished
+    def share_for_work(self, replica: NominalReplica, tpot_s: Any) -> Any:
+        return np.maximum(replica.step.share_for_work(tpot_s), LEAST_SHARE)
 
-    def evict(self, now: int) -> list[int]:
-        for request in self._admitted:  # starts over elsewhere: the static world knows no partial work
-            if self._book.first_token_tick[request] > now:
-                self._book.first_token_tick[request] = NEVER
-        evicted = [*self._admitted, *self._waiting]
-        for request in evicted:
-            self._record(request, LifeEvent.EVICTED, now, 0)
-        self._serving.clear()
-        self._admitted.clear()
-        self._waiting.clear()
-        self._used_tokens = self.outstanding_tokens = self.held = 0
-        self.next_tick = None
-        return evicted
-
-    def _record(self, request: int, kind: LifeEvent, now: int, tokens: int) -> None:
-        if self._book.recorder is not None:
-            self._book.recorder.event(request, kind, now, self.number, self.steps, tokens)
-
-    def _can_start(self, request: int) -> bool:
-        slots = self._spec.slots
-        if slots is not None and len(self._serving) >= slots:
-            return False
-        return self._used_tokens + self._book.total_tokens(request) <= self._spec.kv_capacity_tokens
-
-    def _start(self, request: int, now: int) -> None:
-        book, spec = self._book, self._spec
-        if book.start_tick[request] == NEVER:
-            book.start_tick[request] = now
-        prefill = book.input_tokens[request] * spec.prefill_ticks_per_token
-        decode = book.output_tokens[request] * spec.decode_ticks_per_token
-        if book.output_tokens[request] and book.first_token_tick[request] == NEVER:
-            book.first_token_tick[request] = now + prefill + spec.decode_ticks_per_token
-        self._record(request, LifeEvent.ADMITTED, now, book.input_tokens[request])
-        heapq.heappush(self._serving, (now + prefill + decode, request))
-        self._admitted[request] = None
-        self._used_tokens += book.total_tokens(request)
-        if self._used_tokens > self.kv_peak_tokens:
-            self.kv_peak_tokens = self._used_tokens
+    def expected(self, replica: NominalReplica, replicas: int, loads: Sequence[TypeLoad]) -> Expected:
+        loads = [load for load in loads if load.rate_per_s > 0 and load.tokens.output_tokens > 0]
+        total = sum(load.rate_per_s for load in loads)
+        if not total:
+            return Expected(replicas=replicas, requests_per_s=0.0, load=0.0, tpot_s=np.nan, delay_s=np.nan)
+        state = steady_state(replica.step, token_budget=replica.token_budget, replicas=replicas, loads=loads)
+        mix = np.array([load.rate_per_s for load in loads]) / total
+        return Expected(
+            replicas=replicas,
+            requests_per_s=total,
+            load=state.work_share,
+            tpot_s=float(mix @ state.tpot_s),
+            delay_s=float(mix @ state.e2e_s),
+        )
 
 
-DISCIPLINES: dict[Discipline, Callable[[int, ReplicaSpec, RequestBook], Replica]] = {
-    Discipline.BATCHING: BatchingReplica,
-    Discipline.STATIC: StaticReplica,
-}
+BATCHING = Batching()
