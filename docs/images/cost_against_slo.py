@@ -35,7 +35,8 @@ def draw(sweep: Path, out: Path) -> None:
     x, y = means.loc[("exact", "cap 0.3")] * [1, 100]
     axes.annotate("GPUs planned 30 % full", (x, y), (x - 0.05, 0.68 * y), ha="right", va="center")
     axes.set(
-        yscale="log", ylim=(0.18, 110), yticks=(ticks := [0.3, 1, 3, 10, 30, 100]), yticklabels=[f"{t:g}" for t in ticks],
+        yscale="log", ylim=(0.18, 110),
+        yticks=(ticks := [0.3, 1, 3, 10, 30, 100]), yticklabels=[f"{tick:g}" for tick in ticks],
         xlabel="cost of the simulated hour [USD]", ylabel="requests that missed an SLO [%]",
         title="One bursty hour of LLM traffic: what slack costs, and what it buys",
     )  # fmt: skip
