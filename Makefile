@@ -7,11 +7,12 @@ WORKERS ?= auto
 FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format nightly fuzz clean calibrations studies
+.PHONY: help demo test check docs format nightly fuzz clean calibrations studies
 
 help:
 	@echo "make demo     replay an hour of LLM traffic under gh, agh and milp; table here, figures in out/demo"
-	@echo "make test     ruff, mypy --strict, import-linter and pytest"
+	@echo "make test     ruff, mypy --strict, import-linter, the site and pytest"
+	@echo "make docs     the site, into out/site; nothing is fetched from the network"
 	@echo "make nightly  the long tests too, and the readers fuzzed for five minutes"
 	@echo "make studies  every table and figure of docs/results and docs/paper.md, anew; about half an hour"
 	@echo "make format   let ruff format and fix"
@@ -37,7 +38,11 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/properdocs build --quiet --strict -f mkdocs.yml
 	$(BIN)/pytest -n $(WORKERS) -m "not slow"
+
+docs: $(STAMP)
+	$(BIN)/properdocs build --strict -f mkdocs.yml
 
 nightly: $(STAMP) fuzz
 	HYPOTHESIS_PROFILE=explore $(BIN)/pytest -n $(WORKERS)

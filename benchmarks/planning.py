@@ -1,4 +1,4 @@
-"""How well and how fast the policies plan: `python benchmarks/planning.py --data DIR --out docs/planning-figures`.
+"""How well and how fast the policies plan: `python benchmarks/planning.py --data DIR --out docs/results/planning`.
 
 Every problem file under DIR (`TOKENFLEET_DATA/problems` by default) is planned by every policy, `--repeats` times, each
 in a process of its own and in turn, so that a busy minute of the machine does not hit one policy only. Each plan goes

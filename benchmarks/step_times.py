@@ -1,6 +1,6 @@
 """How wrong are the step times? One table, from the public measurements, beside what was wanted.
 
-    python benchmarks/step_times.py --data DIR --out docs/step-time-figures.md
+    python benchmarks/step_times.py --data DIR --out docs/results/step-times.md
 
 DIR is the folder with latency/ (see `TOKENFLEET_DATA` in the README). Takes two minutes on two cores.
 """
@@ -140,8 +140,8 @@ def main() -> None:
     text = "\n\n".join(
         [
             "# Figures: step times and serving runs",
-            "Written by `python benchmarks/step_times.py --data DIR --out docs/step-time-figures.md`. Do not edit.\n"
-            "What they mean is in [calibration.md](calibration.md) and [fidelity.md](fidelity.md).",
+            "Written by `python benchmarks/step_times.py --data DIR --out docs/results/step-times.md`. Do not edit.\n"
+            "What they mean is in [calibration.md](../calibration.md) and [fidelity.md](../fidelity.md).",
             "## Steps, each left out of its fit",
             "Mean of the absolute relative errors, over all folds. *Paper's form*: constants per token over TP,\n"
             "the best for these rows.",

@@ -1,4 +1,4 @@
-"""Measurements in, calibrations with their errors out."""
+"""Fit the delay model of each GPU tier in a file of measured steps, with the errors of the fit."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -44,7 +44,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierFit:
-    """The fit of one tier, with what it was fitted to and how wrong it is."""
+    """The fitted constants of one tier, with a summary of the measurements and the errors of the fit."""
 
     tier: Tier
     kind: str
@@ -173,7 +173,7 @@ def calibrate(measurements: Measurements, catalog: Catalog) -> list[TierFit]:
 
 
 def with_ratios(fits: Sequence[TierFit]) -> list[TierFit]:
-    """Each fit with the errors of its nearest neighbour's constants on its rows: what an extrapolation is worth."""
+    """Add to each fit the errors that its nearest tier's constants make on its rows: the price of extrapolating."""
     found = []
     for one in fits:
         others = {other.tier.name: other for other in fits if other.tier.gpu != one.tier.gpu}
@@ -318,7 +318,7 @@ def toml_of(fits: Iterable[TierFit], citation: str | None = None) -> str:
 
 
 def _number(value: float) -> str:
-    """Four digits, which is more than any measurement here holds."""
+    """Round to four significant digits, which is more than any of these measurements supports."""
     text = f"{value:.4g}"
     return text if any(mark in text for mark in ".e") else f"{text}.0"
 

@@ -80,7 +80,7 @@ class _Curves:
         self.most_sequences = min(self._curves[name][0][-1] for name in PER_SEQUENCE)
 
     def layers_ms(self, tokens: float, layers: int) -> float:
-        """All layers and what comes once, at some tokens."""
+        """Time of all layers and of what a step does once, for numbers of tokens [ms]."""
         total = 0.0
         for name, (size, times_ms) in self._curves.items():
             if name not in PER_SEQUENCE:

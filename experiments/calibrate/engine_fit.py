@@ -53,7 +53,7 @@ class Priced:
 
 
 def cut(run: Run, found: Schedule) -> Priced:
-    """Cut a schedule where anything but the context changes."""
+    """Cut a schedule into stretches within which only the context length changes."""
     count = len(found.sequences)
     prompts = np.flatnonzero(found.prompt_tokens > 0)
     edges = np.unique(np.concatenate([[0, count], prompts, prompts + 1, found.sent, found.first_token, found.finish]))
@@ -78,7 +78,7 @@ def cut(run: Run, found: Schedule) -> Priced:
 
 
 class Pricing:
-    """All runs of one engine, priced at once."""
+    """The durations of all runs of one engine, computed together for any constants of that engine."""
 
     def __init__(self, runs: Sequence[Run], engine: ServingEngine) -> None:
         cuts = [(run, schedule_of(run, engine)) for run in runs]
@@ -96,7 +96,7 @@ class Pricing:
 
 
 class _Batch:
-    """Runs of one tier."""
+    """The runs on one GPU tier, in arrays."""
 
     def __init__(self, priced: list[Priced], engine: ServingEngine) -> None:
         self.priced = priced

@@ -105,7 +105,7 @@ class Steps:
         return len(self.step_s)
 
     def rows(self, which: BoolArray) -> "Steps":
-        """Some of the steps."""
+        """The steps that a boolean mask selects."""
         return Steps(
             shape=Shape(**{name: getattr(self.shape, name)[which] for name in Shape.__dataclass_fields__}),
             load=Load(**{name: getattr(self.load, name)[which] for name in Load.__dataclass_fields__}),
@@ -119,7 +119,7 @@ class Steps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """What a fit came to.
+    """The result of a fit.
 
     Attributes
     ----------
@@ -180,7 +180,7 @@ def constant_errors(steps: Steps) -> FloatArray:
 
 
 def phase_error(relative: FloatArray) -> PhaseError | None:
-    """The two figures of some relative errors, None if there are none."""
+    """Mean and 90th percentile of the absolute relative errors, None if there are none."""
     if not len(relative):
         return None
     size = np.abs(relative)
@@ -267,7 +267,7 @@ def _residuals(steps: Steps) -> Callable[[FloatArray], FloatArray]:
 
 
 def _held(names: list[str], jacobian: FloatArray, spread: FloatArray) -> Iterator[str]:
-    """Constants whose spread given the rows is nearly that of the prior."""
+    """Names of the constants of which the measurements tell nothing: their spread is nearly that of the prior."""
     precision = jacobian.T @ jacobian + np.diag(spread**-2.0)
     after = np.sqrt(np.diag(np.linalg.inv(precision)))
     for name, ratio in zip(names, after / spread, strict=True):

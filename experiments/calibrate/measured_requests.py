@@ -135,7 +135,7 @@ def read_requests(path: Path, catalog: Catalog) -> MeasuredRequests:
 
 
 def measured_latencies(measured: MeasuredRequests) -> Latencies:
-    """What the engine's clients saw."""
+    """Latencies that the clients of the real engine measured."""
     return _latencies(measured, measured.first_token_s, measured.last_token_s)
 
 

@@ -68,7 +68,7 @@ class Measurements:
         return len(self.step_s)
 
     def rows(self, which: npt.NDArray[np.bool_]) -> "Measurements":
-        """Some of the rows."""
+        """The rows that a boolean mask selects."""
         kept = np.flatnonzero(which).tolist()
         columns: dict[str, Any] = {name: getattr(self, name)[kept] for name in _ARRAYS}
         columns |= {name: tuple(getattr(self, name)[k] for k in kept) for name in _NAMES}
@@ -318,7 +318,7 @@ def _kind(path: Path, names: Sequence[str]) -> str:
 
 
 def _mixed_units(path: Path, steps: Sequence[Step]) -> list[str]:
-    """Rows of one point whose times are worlds apart."""
+    """Find rows of the same measured point whose times differ so much that their units must differ."""
     points: dict[tuple[Any, ...], list[Step]] = defaultdict(list)
     for step in steps:
         key = ("prefill", "gpu", "precision", "model", "tensor_parallel", "pipeline_parallel", "batch")

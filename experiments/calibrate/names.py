@@ -9,7 +9,7 @@ DECORATIONS = ("instruct", "chat", "hf", "fp8", "bf16")
 
 
 def plain_name(text: str) -> str:
-    """A model's name in small letters and digits, without organisation and dressing.
+    """A model's name in small letters and digits, without its organisation and suffixes such as `instruct`.
 
     `meta-llama/Llama-3.1-8B-Instruct` is `llama318b`.
     """

@@ -47,7 +47,7 @@ MOST_PROBLEMS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One measured run: names as its file writes them, and what they are here."""
+    """One measured run: names as its file writes them, and the catalog's models and tiers that they stand for."""
 
     line: int
     backend: str
@@ -84,7 +84,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """A run with what the simulation says of it."""
+    """A measured run with its simulated TPOT and TTFT."""
 
     run: Run
     ttft_s: float
@@ -239,7 +239,7 @@ def replay_run(run: Run, engine: ServingEngine) -> Replayed | None:
 
 
 def schedule_of(run: Run, engine: ServingEngine) -> Schedule | None:
-    """The steps of a run, whatever they take; None if its requests exceed the KV cache."""
+    """The sequence of steps of a run, without their durations; None if its requests exceed the KV cache."""
     spec = replica_of(run, engine, StepTicks(base=1, prefill_per_token=0, decode_per_sequence=0, context_per_token=0))
     if spec.kv_capacity_tokens < run.input_tokens + run.output_tokens:
         return None

@@ -85,7 +85,7 @@ class PhaseError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """What the measurements covered: TP degrees, most tokens of a prompt step, most sequences and context
+    """The range that the measurements covered: TP degrees, most tokens of a prompt step, most sequences and context
     tokens of a decode step."""
 
     tensor_parallel: tuple[int, ...]
@@ -121,7 +121,7 @@ class Calibration:
 
     @property
     def label(self) -> str:
-        """Evidence and errors in a few words."""
+        """A short text that names the evidence and the expected errors."""
         how = f"{self.evidence} from {self.basis}" if self.basis else str(self.evidence)
         told = [f"{phase} {error.mape:.1%}" for phase, error in self.expected.items() if error is not None]
         return f"{how}, {', '.join(told)}" if told else f"{how}, error unknown"

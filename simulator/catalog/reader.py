@@ -15,7 +15,7 @@ from simulator.validation import input_error
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocks:
-    """What some catalog files state together; a later file's block replaces an earlier one of its name as a whole."""
+    """The blocks of several catalog files; a later file's block replaces an earlier one of its name as a whole."""
 
     sources: dict[str, Source] = field(default_factory=dict)
     precisions: dict[str, Precision] = field(default_factory=dict)
@@ -74,7 +74,7 @@ def read_blocks(text: str, where: str, before: Blocks) -> Blocks:
 
 
 def _derived(model: LlmModel) -> tuple[StatedValue, ...]:
-    """What `ModelBlock.to_value` works out, with its formulas."""
+    """Values that `ModelBlock.to_value` derives, with their formulas as sources."""
     rows = (
         ("weights", model.weights_gb, "GB", "2 bytes per parameter (FP16)"),
         (

@@ -81,7 +81,7 @@ class SourceBlock(StrictModel):
 
 
 class Block(StrictModel):
-    """One thing. It may define sources, which the whole file sees: adding a thing touches one block."""
+    """Base of all blocks. A block may define sources, which the whole file sees, so that an addition is one block."""
 
     sources: Annotated[dict[Name, SourceBlock], Field(default_factory=dict)]
 
@@ -318,7 +318,7 @@ class CatalogFile(StrictModel):
     engine: Annotated[dict[Name, EngineBlock], Field(default_factory=dict)]
 
     def tables_of_sources(self) -> list[dict[str, SourceBlock]]:
-        """The file's own table and those of its blocks."""
+        """The source tables of a file: its own, and those inside its blocks."""
         return [self.sources, *(block.sources for section in SECTIONS for block in getattr(self, section).values())]
 
     @model_validator(mode="after")

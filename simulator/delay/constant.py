@@ -84,5 +84,5 @@ class ConstantDelay:
         return 2 * model.parameters_b / (GFLOP_PER_TFLOP * tier.compute_tflops * self.mfu)
 
     def _weights_s(self, model: LlmModel, tier: Tier) -> float:
-        """All weights read once, by one GPU."""
+        """Time in which one GPU reads all weights once [s]."""
         return model.weights_gb * tier.weight_factor / (tier.bandwidth_gb_s * self.mbu)

@@ -141,7 +141,7 @@ class StepCost:
 
 
 class DelayModel(Protocol):
-    """Knows neither planner nor engine. Both answers follow from the same parameters.
+    """A delay model answers the planner and the engine from the same parameters, and knows neither of them.
 
     `n` is the tensor-parallel and `m` the pipeline-parallel degree, both at least 1. Whether the weights fit is not
     asked here: see `simulator.catalog.fits`.

@@ -118,7 +118,7 @@ class Parts:
 
     @property
     def step_s(self) -> Any:
-        """The step: the sum, or the floor where that is longer."""
+        """Duration of the step: the sum of its parts, or the floor of prompts where that is longer [s]."""
         work = self.matrices_s + self.head_s + self.attention_s + self.all_reduce_s + self.overhead_s
         return _corner(work, self.floor_s, FLOOR_SHARPNESS)
 
@@ -163,7 +163,7 @@ def parts(constants: RooflineConstants, shape: Shape, load: Load) -> Parts:
 
 
 def _corner(a: Any, b: Any, sharpness: float) -> Any:
-    """The larger of two times, rounded where they are close."""
+    """Smooth maximum of two times: their corner is rounded where they are close."""
     high, low = np.maximum(a, b), np.minimum(a, b)
     ratio = low / np.maximum(high, 1e-300)
     return high * (1 + ratio**sharpness) ** (1 / sharpness)

@@ -1,4 +1,4 @@
-"""How good a forecaster would have been: each interval forecast from those before it, and held against what came."""
+"""Backtests: each interval of a trace is forecast from those before it, and compared with what came."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ LEVELS = {"p50": 0.5, "p90": 0.9, "p95": 0.95}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """How good forecasts were.
+    """Errors of the forecasts of one forecaster.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Backtest:
-    """What a forecaster said of a service, and what came, interval by interval.
+    """Forecast and real counts of a service, interval by interval.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Backtest:
     seconds: float
 
     def score(self) -> Score:
-        """Score all of it."""
+        """Compute the errors over all intervals."""
         counts, error = self.counts, np.abs(self.mean - self.counts)
         some, total = counts > 0, float(counts.sum())
         above = counts[:, None] - self.quantiles
@@ -79,7 +79,7 @@ class Backtest:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The score with what it is of, without machine time."""
+        """The errors with the names of forecaster and service, as JSON holds them, without seconds of this machine."""
         return {"service": self.service, "forecaster": self.forecaster, **asdict(self.score())}
 
 

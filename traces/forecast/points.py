@@ -1,4 +1,4 @@
-"""Forecasters of the mean: from the last interval to a pool that weighs its members by what they got wrong."""
+"""Forecasters of the mean rate, from the last interval to a pool that weighs its members by their errors."""
 
 import math
 from typing import ClassVar
@@ -187,7 +187,7 @@ class Adaptive:
 
 
 class Oracle:
-    """What will really come: no forecaster, but the bound of them all.
+    """The counts that will really come: the perfect-information upper bound of all forecasters.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ class Oracle:
         self._elapsed = 0.0
 
     def update(self, counts: FloatArray, duration: float) -> None:
-        """See `PointForecaster`; it knows the counts."""
+        """See `PointForecaster`. Does nothing, since the counts are known."""
         del counts
         self._elapsed += duration
 

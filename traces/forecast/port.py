@@ -1,4 +1,4 @@
-"""What forecasters are told and what they give."""
+"""The forecaster port: the setting of a forecast, the methods of a forecaster, and its result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class PointForecaster(Protocol):
     def __init__(self, setting: Setting) -> None: ...
 
     def update(self, counts: FloatArray, duration: float) -> None:
-        """Take in what came next.
+        """Take in the counts of the interval that has just ended.
 
         Parameters
         ----------

@@ -55,7 +55,7 @@ class Forecaster:
         self._waiting, self._waited = np.zeros(setting.series), 0.0
 
     def observe(self, counts: Sequence[float] | FloatArray, duration: float | None = None) -> None:
-        """Take in what came next.
+        """Take in the counts of the interval that has just ended.
 
         Parameters
         ----------
@@ -102,7 +102,7 @@ class Forecaster:
         return Forecast(mean=self._ahead, levels=tuple(levels), quantiles=quantiles)
 
     def _quantile(self, mean: FloatArray, errors: FloatArray, level: float) -> FloatArray:
-        """Of one interval, from the sorted errors of its lead, shape (errors, series)."""
+        """Quantile of one interval, from the sorted errors at its lead, shape (errors, series)."""
         rank = max(1, math.ceil((len(errors) + 1) * level - ROUNDING))
         if len(errors) >= MIN_ERRORS and rank <= len(errors):
             return self._around(mean, errors[rank - 1])
@@ -112,7 +112,7 @@ class Forecaster:
         return np.maximum(doubted, self._around(mean, errors[-1]))
 
     def _measure(self, said: FloatArray) -> FloatArray:
-        """What an error is relative to; not to next to nothing, or the end of a silence would be an endless error."""
+        """Denominator of a relative error: kept away from zero, so that the end of a silence is no endless error."""
         mean = self._total / max(self._seen, 1)
         return np.maximum(np.maximum(said, mean), 1 / self._setting.step)
 

@@ -32,7 +32,7 @@ FORECASTERS: dict[str, ForecasterEntry] = {
 
 
 def refuse_unknown(name: str) -> None:
-    """Refuse a forecaster that there is none of.
+    """Refuse the name of a forecaster that does not exist.
 
     Raises
     ------
