@@ -38,6 +38,7 @@ from simulator.engine import Arrivals, EngineSettings, Observation, Workload, ch
 from simulator.engine.results import RunSummary  # noqa: E402
 from simulator.fleet.reality import Reality  # noqa: E402
 from simulator.fleet.replicas import ReplicaOffer  # noqa: E402
+from simulator.moments import TokenMoments  # noqa: E402
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route  # noqa: E402
 from simulator.planning.problem import Configuration  # noqa: E402
 from simulator.replica.batching import BATCHING  # noqa: E402
@@ -77,8 +78,8 @@ def deployment_spec(cost: StepCost | None = None) -> tuple[ReplicaSpec, tuple[fl
 
 def work_s(inputs: np.ndarray, outputs: np.ndarray) -> float:
     """Mean replica seconds of one request."""
-    _, b, c, d = deployment_spec()[1]
-    return float(np.mean(b * inputs + c * outputs + d * (inputs * outputs + outputs * outputs / 2)))
+    step = StepCost(**dict(zip(StepCost.__slots__, deployment_spec()[1], strict=True)))
+    return float(np.mean(step.planned_work_s(TokenMoments.of(inputs, outputs))))
 
 
 def poisson_workload(requests: int, replicas: int, load: float) -> Workload:

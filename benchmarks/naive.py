@@ -3,7 +3,7 @@
 One process per request, one process per replica, an object per request; each request waits for two events of its own,
 first token and finish. A replica takes a time-out per step and goes through its batch after each. It is written as
 such a program is usually written, neither slowed down nor tuned, with the rules of the reference engine
-(`simulator/replica/disciplines.py`, `BatchingReplica`), preemption included, so that both give the same times
+(`simulator/replica/batching.py`, `BatchingReplica`), preemption included, so that both give the same times
 up to float rounding.
 """
 

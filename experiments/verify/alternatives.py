@@ -48,9 +48,9 @@ def emptiest(scenario: Scenario, search: Search) -> tuple[str, float] | None:
     loads = {}
     for deployment in at.candidate.plan.deployments:
         c = deployment.configuration
-        found, base_s = said[c.deployment_key], scenario.step_cost(c.deployment_key).base_s
+        found, step = said[c.deployment_key], scenario.step_cost(c.deployment_key)
         if found.requests_per_s > 0:
-            limit = 1 - base_s / (c.tpot_target_s or max(scenario.tpot_targets_s))
+            limit = step.share_for_work(c.tpot_target_s or max(scenario.tpot_targets_s))
             loads[f"{c.model} on {c.tier} TP{c.tensor_parallel}"] = found.load / limit
     name = min(loads, key=loads.__getitem__, default=None)
     return None if name is None or loads[name] >= LITTLE else (name, loads[name])

@@ -200,7 +200,7 @@ class Site:
         self._level, self._draws, self._seed = level, draws, seed
         self._step = scenario.step_cost(configuration.deployment_key)
         tpot_s = configuration.tpot_target_s or max(scenario.tpot_targets_s)
-        self.limit = 1 - self._step.base_s / tpot_s
+        self.limit = float(self._step.share_for_work(tpot_s))
         if self.limit <= 0:
             raise InputError(
                 f"{configuration.model} on {configuration.tier}: a step takes {self._step.base_s:.3g} s by itself, a "
