@@ -11,7 +11,7 @@ import pytest
 
 from experiments.replay.controller import FixedController
 from simulator.catalog import load_catalog
-from simulator.catalog.configuration import Configuration
+from simulator.catalog.configuration import Configuration, DeploymentKey
 from simulator.delay import ConstantDelay
 from simulator.engine import EngineSettings, Workload, choose_engine
 from simulator.fleet.reality import Reality
@@ -129,7 +129,7 @@ def planned_and_simulated(model, tier, n, inputs, outputs, *, load, random, toke
     decode_s = ((requests.finish_tick - requests.first_token_tick) / TICKS_PER_S)[settled]
     context = (h + f / 2)[settled]
     simulated = decode_s.sum() / (f - 1)[settled].sum(), (decode_s * context).sum() / np.ptp(arrival_s[settled])
-    capacity = world.offer((model, tier, n, 1)).spec.kv_capacity_tokens
+    capacity = world.offer(DeploymentKey(model, tier, n, 1)).spec.kv_capacity_tokens
     planned = tpot_s, rows.kv[0, 0] * capacity * tpot_s / TARGET_S
     return requests, np.array(planned), np.array(simulated)
 
