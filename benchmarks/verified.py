@@ -14,7 +14,6 @@ import argparse
 import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,6 @@ from experiments.verify.guess import Guess
 from experiments.verify.loop import Loop, Options, Search
 from experiments.verify.moves import even_routing
 from policies.registry import make_policy
-from simulator.catalog import candidate_configurations, load_catalog
 from simulator.planning.problem import IntArray, PlanningProblem
 
 CATALOGUES = {
@@ -40,13 +38,10 @@ KINDS = ("poisson", "synthetic", *TRACES, "both")
 def small(name: str) -> Scenario:
     """The shipped scenario with a catalogue that brute force can go through."""
     models, tiers, degrees, replicas = CATALOGUES[name]
-    scenario = load_scenario("azure-2023")
-    catalog = load_catalog().select(models=models, tiers=tiers)
-    configurations = candidate_configurations(catalog, degrees, (1,), 0.9).configurations
-    scenario = replace(
-        scenario, catalog=catalog, configurations=configurations, delay_model=type(scenario.delay_model)()
-    )
-    return with_changes(scenario, {"limits.max_replicas": replicas, "limits.budget_usd_per_h": 40.0})
+    chosen = {"models": models, "tiers": tiers, "tensor_parallel": degrees}
+    changes = {f"catalog.{name}": value for name, value in chosen.items()}
+    changes |= {"limits.max_replicas": replicas, "limits.budget_usd_per_h": 40.0}
+    return with_changes(load_scenario("azure-2023"), changes)
 
 
 def fleets(problem: PlanningProblem, most: int) -> Iterator[IntArray]:

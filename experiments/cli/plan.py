@@ -12,8 +12,8 @@ from experiments.options import parse_reading, trace_files
 from experiments.replay.controller import build_problem
 from experiments.replay.run import survey
 from experiments.report.replay_tables import plan_lines, plan_table
-from experiments.scenario.calibration_notes import delay_remarks
 from experiments.scenario.demand import expected_demand
+from experiments.scenario.notes import scenario_notes
 from experiments.scenario.scenario import Scenario, load_scenario, slowed, with_delay_model
 from experiments.scenario.slo import parse_percentile
 from experiments.show.progress import JsonOption, MapOption, Terminal, account_lines
@@ -162,8 +162,8 @@ def _scenario(terminal: Terminal, name: str | None, delay_model: str | None) -> 
     scenario = load_scenario(name or "azure-2023")
     if delay_model is not None:
         scenario = with_delay_model(scenario, delay_model)
-    for remark in delay_remarks(scenario):
-        terminal.note(remark)
+    for note in scenario_notes(scenario):
+        terminal.note(note)
     return scenario
 
 

@@ -109,7 +109,7 @@ def engine_of(scenario: Scenario, engine: str = "compiled") -> tuple[ChosenEngin
     return choose_engine(engine, functions.given(), scenario.discipline), functions
 
 
-def engine_remarks(scenario: Scenario, engine: str = "compiled") -> list[str]:
+def engine_notes(scenario: Scenario, engine: str = "compiled") -> list[str]:
     """What a user has to know of the engine that will run, a line each; none if all is as asked."""
     chosen, _ = engine_of(scenario, engine)
     return [line for line in (chosen.warning, chosen.notice) if line]

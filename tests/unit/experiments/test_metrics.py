@@ -17,7 +17,8 @@ from experiments.measures.summary import (
 from experiments.measures.tally import Judgement, Tally, judge
 from experiments.replay.run import ReplayOptions, replay_policy, survey
 from experiments.scenario.demand import DemandForecast
-from experiments.scenario.scenario import ForecastChoice, load_scenario
+from experiments.scenario.scenario import load_scenario
+from experiments.scenario.schema import ForecastChoice
 from policies.registry import make_policy
 from simulator.catalog.configuration import DeploymentKey
 from simulator.engine import Observation
