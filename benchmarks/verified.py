@@ -22,8 +22,9 @@ from experiments.options import parse_reading, trace_files
 from experiments.scenario.scenario import Scenario, load_scenario, with_changes
 from experiments.verify.draws import Draws, ScenarioDraws, TraceDraws
 from experiments.verify.guess import Guess
-from experiments.verify.loop import Loop, Options, Search
+from experiments.verify.loop import Loop
 from experiments.verify.moves import even_routing
+from experiments.verify.search import Options, Search
 from policies.registry import make_policy
 from simulator.planning.problem import IntArray, PlanningProblem
 
@@ -72,7 +73,7 @@ def brute_force(scenario: Scenario, draws: Draws, options: Options, found: Searc
         if float(by_theory.rent_usd @ fleet) >= best_usd:
             break
         for problem in (by_theory, by_learning):
-            candidate = even_routing(problem, fleet, policy="brute force", most_strain=8.0)
+            candidate = even_routing(problem, fleet, policy="brute force", most_cap_ratio=8.0)
             tried += 1
             if candidate is not None and candidate.plan.cost_usd < best_usd:
                 item = loop.attempt("brute force", candidate)

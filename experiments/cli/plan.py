@@ -20,8 +20,9 @@ from experiments.show.progress import JsonOption, MapOption, Terminal, account_l
 from experiments.show.terminal import rich_table
 from experiments.verify.draws import Draws, ScenarioDraws, TraceDraws, draw_of, refuse_short, whole
 from experiments.verify.guess import Guess
-from experiments.verify.loop import Options, verify
+from experiments.verify.loop import verify
 from experiments.verify.sample import Sample
+from experiments.verify.search import Options
 from experiments.verify.verdict import Verdict, verdict_of
 from policies.checking.certificate import write_certificate
 from policies.checking.checked_plan import checked_plan, checked_proof

@@ -311,7 +311,7 @@ def _run(
     world = world_of(scenario, reality, options.functions)
     engine = options.engine.engine(requests.arrivals(), controller, world.offer, settings, reality, progress)
     result = engine.stream(take)
-    says = controller.says or _said_of_true_demand(scenario, result, tally)
+    predictions = controller.predictions or _predictions_for_what_arrived(scenario, result, tally)
     summary = {
         "policy": name,
         "seed": options.seed,
@@ -334,15 +334,15 @@ def _run(
         result=result,
         tally=tally,
         summary=summary,
-        agreement=agreements(result, tally.simulated, says),
+        agreement=agreements(result, tally.simulated, predictions),
         machine=machine,
     )
 
 
-def _said_of_true_demand(
+def _predictions_for_what_arrived(
     scenario: Scenario, result: RunSummary, tally: Tally
 ) -> list[tuple[float, Mapping[DeploymentKey, Expected]]]:
-    """What the plans of a run say of their deployments if what really arrives is known."""
+    """What the plans of a run predict of their deployments if what really arrives is known."""
     arrived = tally.arrived.arrived()
     return [(start_s, expected_of(scenario, arrived, plan)) for start_s, plan in result.plans]
 

@@ -137,7 +137,7 @@ class SloCount:
         return self.share <= self.slo.allowed + ROUNDING
 
     @property
-    def strain(self) -> float:
+    def slo_ratio(self) -> float:
         """Share beyond the limit over the share that may be: 1 where the SLO just holds."""
         return self.share / self.slo.allowed
 

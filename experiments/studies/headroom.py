@@ -25,7 +25,7 @@ from experiments.studies.conduct import (
 from experiments.studies.tasks.headroom import CONVERSATION, STEP, configuration_of
 from experiments.studies.view import cell, curve, estimate, mean_of, options_of, rows_where, values_of
 from experiments.sweep.specification import Run
-from experiments.verify.loop import LITTLE
+from experiments.verify.alternatives import LITTLE
 from simulator.errors import InputError
 from traces.synthetic.profile import load_profile
 

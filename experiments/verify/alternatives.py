@@ -15,13 +15,14 @@ from experiments.replay.run import ReplayOptions, engine_of, replay_policy, surv
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.slo import ROUNDING, beyond, count_slo, percentile_name
 from experiments.verify.draws import Draws
-from experiments.verify.loop import LITTLE, Search, Tried
+from experiments.verify.search import Search, Tried
 from policies.registry import make_policy
 from simulator.engine.results import RequestTable
 from simulator.units import SECONDS_PER_H
 
 INTERVALS_S = (300.0, 60.0)
 REPLANNER = "agh"
+LITTLE = 0.3  # a load over its limit below which static headroom is the wrong tool
 LEVELS = (0.9, 0.75, 0.5)
 
 
@@ -29,7 +30,8 @@ LEVELS = (0.9, 0.75, 0.5)
 class Alternative:
     """One way, priced on the arrivals that were learned from.
 
-    `late_share` is of the SLO that is strained most; `basis` says whether it was simulated or estimated, and how.
+    `late_share` is that of the SLO which is furthest beyond what may be late, or closest to it; `basis` says whether it
+    was simulated or estimated, and how.
     """
 
     way: str

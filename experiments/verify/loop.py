@@ -16,21 +16,30 @@ not monotone in its headroom, so nothing is bisected.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from experiments.replay.controller import Headroom, build_problem
 from experiments.scenario.scenario import Scenario
-from experiments.scenario.slo import PercentileSlo
 from experiments.verify.acceptance import FAILURES, Acceptance, draws_wanted
 from experiments.verify.draws import Draw, Draws
 from experiments.verify.floor import usable_routes
 from experiments.verify.guess import LEAST_CAP, Guess, choose, peak
 from experiments.verify.learning import LEAST, Need, needs
-from experiments.verify.moves import MOST_STRAIN, Candidate, even_routing, larger_fleets, smaller_fleets, with_strain
+from experiments.verify.moves import (
+    MOST_CAP_RATIO,
+    Candidate,
+    even_routing,
+    fullness_by_key,
+    larger_fleets,
+    shares_by_key,
+    smaller_fleets,
+    with_cap_ratio,
+)
 from experiments.verify.sample import Sample
+from experiments.verify.search import SEARCH_DRAWS, Options, Search, Tried, line_of
 from experiments.verify.trial import Bench, Trial
 from policies.checking.checked_plan import checked_plan
 from simulator.catalog.configuration import Configuration, DeploymentKey
@@ -46,95 +55,8 @@ ROUNDS = 6
 ADDITIONS = 12
 EFFORT = 150  # fleets that agh+ routes for one of many plans
 LOOSER = (1.7, 1.4, 1.2, 1.1, 1.05)  # times the caps that were learned: plans at less headroom
-SEARCH_DRAWS = 10
 CHEAPER = 0.995  # times the cost of the best: a smaller saving is not worth the draws of an acceptance
 OTHER, SMALLER = "another plan", "smaller"
-LITTLE = 0.3  # a cap below which static headroom is the wrong tool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How a plan is verified.
-
-    Attributes
-    ----------
-    level
-        Percentile at which the limits of types count that state no percentile.
-    guard
-        Share of each limit that the simulations have to keep, in (0, 1].
-    draws
-        Fresh draws that the first plan which comes so far has to pass if it fails none; with failures, and for later
-        ones, it takes more (`experiments.verify.acceptance`).
-    effort
-        Cheaper fleets that are simulated once a plan was accepted.
-    """
-
-    level: float = 0.95
-    guard: float = 0.98
-    guess: Guess = Guess.AUTO
-    draws: int = 94
-    effort: int = 40
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Tried:
-    """A plan that was simulated, and what came of it.
-
-    `failed` is the trial that it did not pass, None if it passed all: there is the most to learn from.
-    """
-
-    step: str  # of the loop: `round 1`, `one more`, `another plan`, `smaller`
-    candidate: Candidate
-    trial: Trial
-    acceptance: Acceptance | None = None
-    failed: Trial | None = None
-
-    @property
-    def accepted(self) -> bool:
-        return self.acceptance is not None and self.acceptance.accepted
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Search:
-    """What the loop knows, and at its end what it found.
-
-    Attributes
-    ----------
-    guessed
-        Shape (types, configurations), over `Scenario.configurations`: the cap that theory says.
-    learned
-        Shape (configurations,): what simulations say of it; the cap of a route is the product.
-    best
-        The cheapest that was accepted, None if none was.
-    fresh_used
-        Fresh draws that acceptances used so far; `unseen` is the number of the next.
-    """
-
-    guess: Guess
-    sample: Sample
-    slos: list[tuple[PercentileSlo, ...]]
-    bench: Bench
-    guessed: FloatArray
-    learned: FloatArray
-    tried: list[Tried] = field(default_factory=list)
-    best: Tried | None = None
-    fresh_used: int = 0
-
-    @property
-    def unseen(self) -> int:
-        """From this number on no plan was tried on any draw."""
-        return SEARCH_DRAWS + self.fresh_used
-
-    @property
-    def closest(self) -> Tried | None:
-        """Of the plans that were not accepted the one that passed most draws, and of these the least strained."""
-
-        def order(item: Tried) -> tuple[int, float]:
-            passed = 0 if item.acceptance is None else len(item.acceptance.search) + len(item.acceptance.fresh)
-            return -passed, item.trial.strain if item.failed is None else item.failed.strain
-
-        return min((item for item in self.tried if not item.accepted), key=order, default=None)
 
 
 def verify(
@@ -236,7 +158,7 @@ class Loop:
         """
         found, candidate = self.found, tried.candidate
         fullness = {
-            key: full * candidate.strain for key, full in fullness_by_key(candidate.problem, candidate.plan).items()
+            key: full * candidate.cap_ratio for key, full in fullness_by_key(candidate.problem, candidate.plan).items()
         }
         factors = {key: need.factor for key, need in self._needs(tried).items()}
         if not factors:  # the types as a whole are late, but at no deployment alone
@@ -271,12 +193,12 @@ class Loop:
             ),
         )
 
-    def planned(self, strain: float = 1.0) -> Candidate:
+    def planned(self, cap_ratio: float = 1.0) -> Candidate:
         """The policy's plan at the headroom that is known, or at so much less."""
-        problem = with_strain(self.problem(), strain)
+        problem = with_cap_ratio(self.problem(), cap_ratio)
         stop = replace(self._scenario.file.stop.rule(), effort=EFFORT)
         plan, _ = checked_plan(self._policy, problem, incumbent=None, stop=stop, seed=self._options.seed)
-        return Candidate(plan=plan, problem=problem, strain=strain)
+        return Candidate(plan=plan, problem=problem, cap_ratio=cap_ratio)
 
     def _possible(self) -> Candidate:
         """The policy's plan at the headroom that is known or, where that leaves none, at as much as there can be.
@@ -286,9 +208,9 @@ class Loop:
         InfeasibleError
             If there is no plan without any headroom either.
         """
-        for strain in (1.0, *reversed(LOOSER)):
+        for cap_ratio in (1.0, *reversed(LOOSER)):
             try:
-                return self.planned(strain)
+                return self.planned(cap_ratio)
             except InfeasibleError:
                 continue
         return self.planned(1 / LEAST_CAP)
@@ -327,9 +249,9 @@ class Loop:
             self._reached += 1
             failed = self._fresh(plan, self._reached, fresh)
         acceptance = Acceptance(
-            held_out=None if held_out is None else held_out.that_tell.strain,
-            search=tuple(trial.strain for trial in search),
-            fresh=tuple(trial.strain for trial in fresh),
+            held_out=None if held_out is None else held_out.that_tell.slo_ratio,
+            search=tuple(trial.slo_ratio for trial in search),
+            fresh=tuple(trial.slo_ratio for trial in fresh),
             first=self._options.draws,
             number=max(self._reached, 1),
             held_out_late=() if held_out is None else held_out.late,
@@ -409,9 +331,9 @@ class Loop:
 
     def _others(self, problem: PlanningProblem) -> Iterator[Candidate]:
         """What the policy plans at less headroom, with its own routing and with the evenest."""
-        for strain in LOOSER:
+        for cap_ratio in LOOSER:
             try:
-                planned = self.planned(strain)
+                planned = self.planned(cap_ratio)
             except InfeasibleError:
                 continue
             even = even_routing(problem, plan_arrays(problem, planned.plan).replicas, policy=planned.plan.policy)
@@ -420,18 +342,22 @@ class Loop:
                     yield candidate
 
     def _smaller(self, problem: PlanningProblem, plan: Plan) -> Iterator[Candidate]:
-        """Fleets that rent for less: first the cheapest of those that strain little more than what held."""
-        found = []
+        """Fleets that rent for less: first the cheapest of those little fuller than what held."""
+        untried = []
         for fleet in smaller_fleets(problem, plan):
             candidate = even_routing(problem, fleet, policy=plan.policy)
             if candidate is not None and self._could_pay(candidate):
-                found.append(candidate)
-        while found:
-            held = max((i.candidate.strain for i in self.found.tried if i.accepted and i.step == SMALLER), default=1.0)
-            broke = [i.candidate.strain for i in self.found.tried if i.step == SMALLER and not i.accepted]
-            between = float(np.sqrt(held * min((s for s in broke if s > held), default=MOST_STRAIN)))
-            best = min(found, key=lambda c: (c.strain > between, c.plan.cost_usd if c.strain <= between else c.strain))
-            found.remove(best)
+                untried.append(candidate)
+        while untried:
+            smaller = [item for item in self.found.tried if item.step == SMALLER]
+            held = max((item.candidate.cap_ratio for item in smaller if item.accepted), default=1.0)
+            broke = [item.candidate.cap_ratio for item in smaller if not item.accepted]
+            between = float(np.sqrt(held * min((ratio for ratio in broke if ratio > held), default=MOST_CAP_RATIO)))
+            best = min(
+                untried,
+                key=lambda c: (c.cap_ratio > between, c.plan.cost_usd if c.cap_ratio <= between else c.cap_ratio),
+            )
+            untried.remove(best)
             if self._is_new(best):
                 yield best
 
@@ -449,42 +375,3 @@ class Loop:
         """Whether its planned cost is below the best simulated one."""
         best = self.found.best
         return best is None or candidate.plan.cost_usd < best.trial.cost_usd_per_h
-
-
-def shares_by_key(problem: PlanningProblem, plan: Plan) -> dict[DeploymentKey, FloatArray]:
-    """Share of each type's demand that goes to each deployment, shape (types,)."""
-    arrays = plan_arrays(problem, plan)
-    return {
-        problem.configurations[a].deployment_key: arrays.share[:, a] for a in np.flatnonzero(arrays.replicas).tolist()
-    }
-
-
-def fullness_by_key(problem: PlanningProblem, plan: Plan) -> dict[DeploymentKey, float]:
-    """Planned load of each deployment over what its cap allows: 1 where it is as full as the headroom lets it be."""
-    arrays = plan_arrays(problem, plan)
-    load = (problem.load * arrays.share).sum(axis=0)
-    return {
-        problem.configurations[a].deployment_key: float(load[a] / problem.cap[a] / arrays.replicas[a])
-        for a in np.flatnonzero(arrays.replicas).tolist()
-    }
-
-
-def line_of(scenario: Scenario, tried: Tried) -> str:
-    """What was tried and what came of it, in a line."""
-    worst = tried.trial.worst
-    told = "no SLO" if worst is None else f"{scenario.types[worst[0]].name} {worst[1].slo.label}"
-    text = f"{tried.step}: {tried.trial.cost_usd_per_h:.3f} USD/h, {tried.candidate.plan.gpus} GPUs; "
-    if worst is not None:
-        text += f"worst {told}: {worst[1].share:.1%} late, {worst[1].slo.allowed:.1%} may be"
-    acceptance = tried.acceptance
-    if acceptance is None:
-        return text
-    if acceptance.accepted:
-        draws = len(acceptance.fresh)
-        return f"{text}; accepted, it held on {draws - acceptance.failures} of {draws} fresh draws"
-    if (acceptance.held_out or 0) > 1:
-        return f"{text}; not accepted: {acceptance.held_out:.2f} times as many late as may be in the part held out"
-    if acceptance.fresh:
-        return f"{text}; not accepted: {acceptance.failures} of {len(acceptance.fresh)} fresh draws were not passed"
-    number = len(acceptance.search)
-    return f"{text}; not accepted: {acceptance.worst:.2f} times as many late as may be on draw {number}"

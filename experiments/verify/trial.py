@@ -35,9 +35,9 @@ class Trial:
     run: RunResult
 
     @property
-    def strain(self) -> float:
+    def slo_ratio(self) -> float:
         """The largest share beyond a limit over the share that may be: 1 or less where every SLO holds."""
-        return max((count.strain for _, count in self.counts), default=0.0)
+        return max((count.slo_ratio for _, count in self.counts), default=0.0)
 
     @property
     def holds(self) -> bool:
@@ -56,8 +56,8 @@ class Trial:
 
     @property
     def worst(self) -> tuple[int, SloCount] | None:
-        """The SLO that is strained most."""
-        return max(self.counts, key=lambda item: item[1].strain, default=None)
+        """The SLO that is with the largest share late for what may be."""
+        return max(self.counts, key=lambda item: item[1].slo_ratio, default=None)
 
 
 class Bench:

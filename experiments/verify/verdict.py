@@ -19,9 +19,9 @@ from experiments.scenario.scenario import Scenario
 from experiments.scenario.slo import MEASURES
 from experiments.show.parts import Table
 from experiments.verify.acceptance import CONFIDENCE
-from experiments.verify.alternatives import Alternative, alternatives, emptiest
+from experiments.verify.alternatives import LITTLE, Alternative, alternatives, emptiest
 from experiments.verify.draws import Draws
-from experiments.verify.loop import LITTLE, Options, Search, Tried
+from experiments.verify.search import Options, Search, Tried
 
 NORMAL = 1.96  # half of a 95 % interval of a mean, in standard errors
 

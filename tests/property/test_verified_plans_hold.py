@@ -14,7 +14,8 @@ from experiments.options import parse_reading, trace_files
 from experiments.scenario.scenario import load_scenario, with_changes
 from experiments.verify.acceptance import CONFIDENCE
 from experiments.verify.draws import ScenarioDraws, TraceDraws, refuse_short
-from experiments.verify.loop import Options, verify
+from experiments.verify.loop import verify
+from experiments.verify.search import Options
 from experiments.verify.trial import Bench
 from policies.checking.plan import check
 from policies.registry import make_policy
@@ -31,7 +32,7 @@ class Case:
 
     name: str
     passed: int
-    strains: tuple[float, ...]
+    slo_ratios: tuple[float, ...]
 
 
 def held_by_a_verified_plan(name, scenario, draws, seed, effort=8):
@@ -47,7 +48,7 @@ def held_by_a_verified_plan(name, scenario, draws, seed, effort=8):
     trials = [bench.trial(candidate.plan, draws.fresh(UNSEEN + number)) for number in range(FURTHER)]
     if draws.held_out is not None:
         assert bench.trial(candidate.plan, draws.held_out).holds, name
-    return Case(name, sum(trial.holds for trial in trials), tuple(trial.strain for trial in trials))
+    return Case(name, sum(trial.holds for trial in trials), tuple(trial.slo_ratio for trial in trials))
 
 
 def hold(cases):

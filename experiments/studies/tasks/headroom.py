@@ -176,8 +176,8 @@ class Point:
 
     @property
     def binding(self) -> str:
-        """The SLO that is strained most, with its query type."""
-        name, count = max(self.counts, key=lambda item: item[1].strain)
+        """The SLO that is with the largest share late for what may be, with its query type."""
+        name, count = max(self.counts, key=lambda item: item[1].slo_ratio)
         return f"{name} {count.slo.label}"
 
 
@@ -245,7 +245,7 @@ class Site:
             named = [(self._scenario.types[i].name, count) for i, count in counts]
             total = [_together(*pair) for pair in zip(total, named, strict=True)] if total else named
             # if it has used up what all draws together may have: twice that, as they are not of one size
-            if any(count.strain * (number + 1) > 2 * self._draws for _, count in total):
+            if any(count.slo_ratio * (number + 1) > 2 * self._draws for _, count in total):
                 return Point(counts=tuple(total), whole=False)
         return Point(counts=tuple(total), whole=True)
 

@@ -21,8 +21,9 @@ from experiments.scenario.slo import PercentileSlo, count_slo
 from experiments.studies.tasks.replay import arrivals_of, scenario_of, summary_row
 from experiments.sweep.outcome import Outcome
 from experiments.verify.draws import Draws, ScenarioDraws, TraceDraws, refuse_short
-from experiments.verify.loop import EFFORT, Options, verify
+from experiments.verify.loop import EFFORT, verify
 from experiments.verify.sample import Sample
+from experiments.verify.search import Options
 from policies.checking.checked_plan import checked_plan
 from policies.registry import make_policy
 from simulator.engine.results import RequestTable

@@ -7,10 +7,12 @@ import pytest
 
 from experiments.verify import loop
 from experiments.verify.acceptance import FAILURES, draws_wanted, share_of
+from experiments.verify.alternatives import LITTLE
 from experiments.verify.draws import ScenarioDraws, TraceDraws
 from experiments.verify.guess import Guess
-from experiments.verify.loop import CHEAPER, LITTLE, SEARCH_DRAWS, Options, verify
+from experiments.verify.loop import CHEAPER, verify
 from experiments.verify.moves import even_routing, larger_fleets
+from experiments.verify.search import SEARCH_DRAWS, Options
 from experiments.verify.trial import Bench
 from experiments.verify.verdict import verdict_of
 from policies.checking.plan import check
@@ -104,11 +106,11 @@ class TestTheBest:
             passed = item.acceptance
             if not item.accepted:
                 assert item.failed is not None
-                assert item.failed.strain > 1 or passed is None
+                assert item.failed.slo_ratio > 1 or passed is None
                 if passed is not None and passed.search:
                     *before, last = *passed.search, *passed.fresh
-                    assert last == item.failed.strain > 1
-                    assert sum(strain > 1 for strain in before) == (FAILURES if passed.fresh else 0)
+                    assert last == item.failed.slo_ratio > 1
+                    assert sum(slo_ratio > 1 for slo_ratio in before) == (FAILURES if passed.fresh else 0)
                 continue
             assert item.trial.holds
             assert (passed.held_out is None) is (draws.held_out is None)
@@ -123,11 +125,11 @@ class TestTheBest:
         bench = Bench(scenario, found.slos, options().guard)
         plan, acceptance = found.best.candidate.plan, found.best.acceptance
         if draws.held_out is not None:
-            assert bench.trial(plan, draws.held_out).strain == acceptance.held_out
-        again = {bench.trial(plan, draws.fresh(number)).strain for number in range(SEARCH_DRAWS)}
+            assert bench.trial(plan, draws.held_out).slo_ratio == acceptance.held_out
+        again = {bench.trial(plan, draws.fresh(number)).slo_ratio for number in range(SEARCH_DRAWS)}
         assert again == set(acceptance.search)
         loose = bench.trial(plan, draws.learning, guard=1.0)
-        assert loose.strain <= bench.trial(plan, draws.learning).strain
+        assert loose.slo_ratio <= bench.trial(plan, draws.learning).slo_ratio
 
     def test_plans_that_cannot_become_the_best_are_not_held_against_draws(self, any_search):
         """Nor are those that break a limit where they were learned: simulations are for what may become the best."""
@@ -160,7 +162,7 @@ def test_the_guard_is_kept_in_the_search(scenario):
         Bench(scenario, found.slos, 1.0).trial(s.best.candidate.plan, draws.learning, guard=0.5) for s in (found, other)
     ]
     assert [trial.holds for trial in trials] == [True, False]
-    assert found.best.trial.strain == trials[0].strain
+    assert found.best.trial.slo_ratio == trials[0].slo_ratio
     assert found.best.trial.cost_usd_per_h > other.best.trial.cost_usd_per_h
 
 
@@ -201,7 +203,7 @@ class TestDraws:
 
 def story(found):
     return [
-        (item.step, item.trial.cost_usd_per_h, item.trial.strain, item.accepted, item.candidate.plan.routing)
+        (item.step, item.trial.cost_usd_per_h, item.trial.slo_ratio, item.accepted, item.candidate.plan.routing)
         for item in found.tried
     ]
 
