@@ -7,8 +7,8 @@
 from dataclasses import replace
 
 from experiments.replay.controller import nominal_problem
+from experiments.replay.stress import rerouted
 from experiments.scenario.scenario import load_scenario
-from experiments.studies.tasks.stress import rerouted
 from policies.checking.checked_plan import checked_plan
 from policies.heuristics.adaptive import Agh
 from policies.heuristics.routing import route

@@ -8,6 +8,7 @@ import typer
 
 from experiments.options import parse_duration_s, parse_factors, parse_reading, trace_files
 from experiments.replay.run import engine_notes, survey
+from experiments.replay.stress import INFLATED
 from experiments.scenario.notes import scenario_notes
 from experiments.scenario.scenario import load_scenario, with_delay_model
 from experiments.scenario.schema import EXPECTED
@@ -27,7 +28,6 @@ from experiments.studies.conduct import (
     policy_names,
     refuse_other_folder,
 )
-from experiments.studies.tasks.stress import INFLATED
 from experiments.studies.view import (
     Claim,
     cell,

@@ -16,7 +16,7 @@ import numpy as np
 from experiments.options import parse_reading, trace_files
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.slo import SloCount
-from experiments.studies.tasks.replay import scenario_of
+from experiments.studies.tasks.setting import scenario_of
 from experiments.sweep.outcome import Outcome
 from experiments.verify.draws import Draw, concatenated, draw_of
 from experiments.verify.guess import Guess, index_of_dispersion, peak
