@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.options import parse_reading, trace_files
+from experiments import api
 from experiments.scenario.scenario import Scenario, load_scenario, with_changes
 from experiments.verify.draws import Draws, ScenarioDraws, TraceDraws
 from experiments.verify.guess import Guess
 from experiments.verify.loop import Loop
 from experiments.verify.moves import even_routing
-from experiments.verify.search import Options, Search
+from experiments.verify.search import Search, VerifyOptions
 from policies.registry import make_policy
 from simulator.planning.problem import IntArray, PlanningProblem
 
@@ -61,7 +61,7 @@ def fleets(problem: PlanningProblem, most: int) -> Iterator[IntArray]:
     yield from (fleet for _, fleet in sorted(found, key=lambda item: item[0]) if fleet.any())
 
 
-def brute_force(scenario: Scenario, draws: Draws, options: Options, found: Search) -> tuple[Search, int]:
+def brute_force(scenario: Scenario, draws: Draws, options: VerifyOptions, found: Search) -> tuple[Search, int]:
     """What is the cheapest fleet that is accepted, and how many were routed."""
     loop = Loop(scenario, draws, make_policy("agh"), options, lambda _: None)
     loop.found.guessed, loop.found.learned = found.guessed, np.ones_like(found.learned)
@@ -93,7 +93,7 @@ def draws_of(scenario: Scenario, kind: str, data: Path | None, seed: int) -> tup
         return None
     names = TRACES if kind == "both" else (kind,)
     paths = [str(data / "traces" / f"AzureLLMInferenceTrace_{name}.csv") for name in names]
-    return scenario, TraceDraws(scenario, trace_files(paths, parse_reading()), hold_out=0.2, seed=seed)
+    return scenario, TraceDraws(scenario, api.arrivals(scenario, paths), hold_out=0.2, seed=seed)
 
 
 def holds(found: Search, draws: Draws, draws_wanted: int, first: int) -> int:
@@ -114,10 +114,12 @@ def shipped(data: Path | None, seeds: int) -> None:
                 continue
             scenario, draws = made
             began = time.perf_counter()
-            loop = Loop(scenario, draws, make_policy("agh+"), Options(seed=seed), lambda _: None)
+            loop = Loop(scenario, draws, make_policy("agh+"), VerifyOptions(seed=seed), lambda _: None)
             found = loop.run()
             seconds, simulations = time.perf_counter() - began, found.bench.simulations
-            bare = Loop(scenario, draws, make_policy("agh+"), Options(guess=Guess.NONE, seed=seed), lambda _: None)
+            bare = Loop(
+                scenario, draws, make_policy("agh+"), VerifyOptions(guess=Guess.NONE, seed=seed), lambda _: None
+            )
             full = bare.attempt("full", bare.planned())
             late = max(full.trial.late)
             print(f"{kind:<11}{seed:>4}{full.trial.cost_usd_per_h:>13.3f}{late:>7.1%}", end="")
@@ -142,9 +144,9 @@ def beside_brute_force(data: Path | None, seed: int) -> None:
                 continue
             scenario, draws = made
             began = time.perf_counter()
-            found = Loop(scenario, draws, make_policy("agh+"), Options(seed=seed), lambda _: None).run()
+            found = Loop(scenario, draws, make_policy("agh+"), VerifyOptions(seed=seed), lambda _: None).run()
             seconds, began = time.perf_counter() - began, time.perf_counter()
-            best, tried = brute_force(scenario, draws, Options(seed=seed), found)
+            best, tried = brute_force(scenario, draws, VerifyOptions(seed=seed), found)
             brute_s = time.perf_counter() - began
             ours = np.inf if found.best is None else found.best.trial.cost_usd_per_h
             known = np.inf if best.best is None else best.best.trial.cost_usd_per_h

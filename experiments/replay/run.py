@@ -21,7 +21,7 @@ from experiments.scenario.demand import ArrivalCounts
 from experiments.scenario.functions import PARAMETERS, UserFunctions, load_functions
 from experiments.scenario.scenario import Scenario, Unmatched, classify
 from simulator.catalog.configuration import DeploymentKey
-from simulator.engine import Arrivals, ChosenEngine, EngineSettings, Workload, choose_engine
+from simulator.engine import Arrivals, ChosenEngine, EngineSettings, Process, Workload, choose_engine
 from simulator.engine.results import RequestTable, RunSummary
 from simulator.errors import InputError
 from simulator.fleet.reality import Reality
@@ -64,6 +64,8 @@ class ReplayOptions:
         The realised world, None for the scenario's own.
     token_log
         Whether the engine logs every step.
+    processes
+        SimPy processes of the user that run beside the fleet (docs/extending.md).
     """
 
     interval_s: float
@@ -72,6 +74,7 @@ class ReplayOptions:
     functions: UserFunctions = field(default_factory=UserFunctions)
     reality: Reality | None = None
     token_log: bool = False
+    processes: tuple[Process, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,7 +312,9 @@ def _run(
             sink(batch, judgement, sources)
 
     world = world_of(scenario, reality, options.functions)
-    engine = options.engine.engine(requests.arrivals(), controller, world.offer, settings, reality, progress)
+    engine = options.engine.engine(
+        requests.arrivals(), controller, world.offer, settings, reality, progress, options.processes
+    )
     result = engine.stream(take)
     predictions = controller.predictions or _predictions_for_what_arrived(scenario, result, tally)
     summary = {

@@ -8,12 +8,13 @@ replayed in a world that is slower and errs more by the factor, and every reques
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from experiments.replay.columns import run_columns
-from experiments.replay.run import Arriving, ReplayOptions, replay_plan
+from experiments.replay.run import Arriving, ReplayOptions, engine_of, reality_of, replay_plan
 from experiments.scenario.scenario import Scenario
 from policies.heuristics.routing import route
 from simulator.planning.plan import Plan, PlanArrays, plan_arrays, plan_cost_usd
@@ -57,22 +58,15 @@ def stressed(
     return rows
 
 
-def simulated(
-    scenario: Scenario, arriving: Arriving, plan: Plan, options_at: Callable[[float, float], ReplayOptions]
-) -> Simulate:
-    """What replays a plan at factors on delay and error; equal factors are replayed once.
+def simulated(scenario: Scenario, arriving: Arriving, plan: Plan, *, seed: int, engine: str = "compiled") -> Simulate:
+    """What replays a plan at factors on delay and error; equal factors are replayed once."""
+    chosen, functions = engine_of(scenario, engine)
 
-    Parameters
-    ----------
-    options_at
-        How to replay at these factors.
-    """
-    known: dict[tuple[float, float], Mapping[str, Any]] = {}
-
+    @cache
     def simulate(delay: float, error: float) -> Mapping[str, Any]:
-        if (delay, error) not in known:
-            known[delay, error] = run_columns(replay_plan(scenario, arriving, plan, options_at(delay, error)))
-        return known[delay, error]
+        reality = reality_of(scenario, delay_factor=delay, error_factor=error)
+        options = ReplayOptions(interval_s=300.0, seed=seed, engine=chosen, functions=functions, reality=reality)
+        return run_columns(replay_plan(scenario, arriving, plan, options))
 
     return simulate
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from experiments.replay.run import horizon_of, survey, workload_of
+from experiments.replay.run import Arriving, horizon_of, survey, workload_of
 from experiments.scenario.arrivals import stand_in
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.slo import percentile_name, requests_needed
@@ -64,13 +64,12 @@ class TraceDraws:
     Raises
     ------
     InputError
-        If the trace is bad, or too short to be cut into blocks.
+        If the trace is too short to be cut into blocks.
     """
 
-    def __init__(self, scenario: Scenario, source: TraceSource, *, hold_out: float, seed: int) -> None:
-        span_s = survey(scenario, source).survey.span_s
-        trace = whole(source)
-        cut_s = span_s * (1 - hold_out)
+    def __init__(self, scenario: Scenario, arriving: Arriving, *, hold_out: float, seed: int) -> None:
+        trace = whole(arriving.source)
+        cut_s = arriving.survey.span_s * (1 - hold_out)
         place = int(np.searchsorted(trace.arrival_s, cut_s, side="right")) if hold_out > 0 else len(trace)
         self._scenario, self._seed = scenario, seed
         self._first = trace.rows(slice(place))

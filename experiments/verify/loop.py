@@ -39,7 +39,7 @@ from experiments.verify.moves import (
     with_cap_ratio,
 )
 from experiments.verify.sample import Sample
-from experiments.verify.search import SEARCH_DRAWS, Options, Search, Tried, line_of
+from experiments.verify.search import SEARCH_DRAWS, Search, Tried, VerifyOptions, line_of
 from experiments.verify.trial import Bench, Trial
 from policies.checking.checked_plan import checked_plan
 from simulator.catalog.configuration import Configuration, DeploymentKey
@@ -63,7 +63,7 @@ def verify(
     scenario: Scenario,
     draws: Draws,
     policy: Policy,
-    options: Options,
+    options: VerifyOptions,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Search:
     """Find the cheapest plan whose simulated percentiles hold.
@@ -85,7 +85,7 @@ class Loop:
     """One search; see the text of the module."""
 
     def __init__(
-        self, scenario: Scenario, draws: Draws, policy: Policy, options: Options, tell: Callable[[str], None]
+        self, scenario: Scenario, draws: Draws, policy: Policy, options: VerifyOptions, tell: Callable[[str], None]
     ) -> None:
         self._scenario, self._draws, self._policy, self._options, self._tell = scenario, draws, policy, options, tell
         sample = Sample.of(draws.learning)

@@ -6,11 +6,14 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from experiments.replay.controller import build_problem
+from experiments.replay.run import Arriving
 from experiments.scenario.demand import MIN_ARRIVAL_PER_H, Demand, expected_demand
 from experiments.scenario.scenario import Scenario
-from experiments.verify.draws import Draw
+from experiments.verify.draws import Draw, draw_of, whole
 from simulator.delay import StepCost
 from simulator.moments import TokenMoments
+from simulator.planning.problem import PlanningProblem
 from simulator.ticks import TICKS_PER_S
 from simulator.units import SECONDS_PER_H
 
@@ -67,3 +70,9 @@ class Sample:
             found.arrival_per_h[i] = len(own) * SECONDS_PER_H / self.horizon_s
             found.tokens.sums[:, i] = TokenMoments.of(own.inputs, own.outputs).sums.mean(axis=1)
         return found
+
+
+def mean_problem(scenario: Scenario, arriving: Arriving, *, period_h: float) -> PlanningProblem:
+    """The planning problem of a period of the mean demand of a trace."""
+    sample = Sample.of(draw_of(scenario, whole(arriving.source), "the trace", seed=0))
+    return build_problem(scenario, sample.demand(scenario), name=f"{scenario.name}@trace", period_h=period_h)

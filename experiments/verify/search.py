@@ -19,7 +19,7 @@ SEARCH_DRAWS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class VerifyOptions:
     """How a plan is verified.
 
     Attributes

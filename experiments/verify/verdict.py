@@ -21,7 +21,7 @@ from experiments.show.parts import Table
 from experiments.verify.acceptance import CONFIDENCE
 from experiments.verify.alternatives import LITTLE, Alternative, alternatives, emptiest
 from experiments.verify.draws import Draws
-from experiments.verify.search import Options, Search, Tried
+from experiments.verify.search import Search, Tried, VerifyOptions
 
 NORMAL = 1.96  # half of a 95 % interval of a mean, in standard errors
 
@@ -107,7 +107,7 @@ class Verdict:
         return made
 
 
-def verdict_of(scenario: Scenario, draws: Draws, search: Search, options: Options) -> Verdict:
+def verdict_of(scenario: Scenario, draws: Draws, search: Search, options: VerifyOptions) -> Verdict:
     """Sum up a search; alternatives are priced where static headroom is the wrong tool, or nothing was accepted."""
     best, at = search.best, search.best or search.closest
     empty = emptiest(scenario, search)

@@ -247,6 +247,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
 
 
 def write_plan(path: Path, plan: Plan) -> None:
+    """Write a `tokenfleet-plan/1` file."""
     write_text(path, json.dumps(plan_to_dict(plan), indent=1, allow_nan=False) + "\n")
 
 

@@ -24,7 +24,7 @@ from experiments.sweep.outcome import Outcome
 from experiments.verify.draws import Draws, ScenarioDraws, TraceDraws, refuse_short
 from experiments.verify.loop import EFFORT, verify
 from experiments.verify.sample import Sample
-from experiments.verify.search import Options
+from experiments.verify.search import VerifyOptions
 from policies.checking.checked_plan import checked_plan
 from policies.registry import make_policy
 from simulator.engine.results import RequestTable
@@ -69,7 +69,7 @@ def static_plan(parameters: Mapping[str, Any]) -> Outcome:
         if asked is None:
             made = _planned(scenario, draws, parameters["policy"], seed)
         else:
-            options = Options(level=level, draws=int(asked["draws"]), effort=int(asked["effort"]), seed=seed)
+            options = VerifyOptions(level=level, draws=int(asked["draws"]), effort=int(asked["effort"]), seed=seed)
             made = _verified(slowed(scenario, float(asked["factor"])), draws, parameters["policy"], options)
     except InfeasibleError as none:
         made = Made(None, f"no plan: {str(none).splitlines()[0]}")
@@ -92,7 +92,7 @@ def static_plan(parameters: Mapping[str, Any]) -> Outcome:
 
 def _draws(scenario: Scenario, parameters: Mapping[str, Any], seed: int) -> Draws:
     if parameters.get("trace"):
-        return TraceDraws(scenario, arrivals_of(scenario, parameters), hold_out=HOLD_OUT, seed=seed)
+        return TraceDraws(scenario, survey(scenario, arrivals_of(scenario, parameters)), hold_out=HOLD_OUT, seed=seed)
     return ScenarioDraws(
         scenario,
         seed=seed,
@@ -110,7 +110,7 @@ def _planned(scenario: Scenario, draws: Draws, policy: str, seed: int) -> Made:
     return Made(plan, str(plan.status))
 
 
-def _verified(scenario: Scenario, draws: Draws, policy: str, options: Options) -> Made:
+def _verified(scenario: Scenario, draws: Draws, policy: str, options: VerifyOptions) -> Made:
     """The cheapest plan that was accepted, if there is one."""
     refuse_short(scenario, draws.learning, options.level)
     search = verify(scenario, draws, make_policy(policy), options)

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from experiments.replay.run import survey
 from experiments.verify import loop
 from experiments.verify.acceptance import FAILURES, draws_wanted, share_of
 from experiments.verify.alternatives import LITTLE
@@ -12,7 +13,7 @@ from experiments.verify.draws import ScenarioDraws, TraceDraws
 from experiments.verify.guess import Guess
 from experiments.verify.loop import CHEAPER, verify
 from experiments.verify.moves import even_routing, larger_fleets
-from experiments.verify.search import SEARCH_DRAWS, Options
+from experiments.verify.search import SEARCH_DRAWS, VerifyOptions
 from experiments.verify.trial import Bench
 from experiments.verify.verdict import verdict_of
 from policies.checking.plan import check
@@ -42,7 +43,7 @@ class Watched:
 
 
 def options(**changes):
-    return Options(**({"draws": DRAWS, "effort": 8} | changes))
+    return VerifyOptions(**({"draws": DRAWS, "effort": 8} | changes))
 
 
 def search(scenario, draws=None, **changes):
@@ -66,11 +67,15 @@ def bursts(count=40, each=60, over_s=2.0, span_s=1200.0):
     return TraceInMemory(trace_of(at_s, np.where(long, 2500, 600), np.where(long, 60, 120)))
 
 
+def draws_of(scenario, source):
+    return TraceDraws(scenario, survey(scenario, source), hold_out=0.2, seed=0)
+
+
 @pytest.fixture(scope="module")
 def bursty(tmp_path_factory):
     """A scenario whose arrivals come in bursts, the draws, and what was found."""
     scenario = small(tmp_path_factory.mktemp("bursty"))
-    draws = TraceDraws(scenario, bursts(), hold_out=0.2, seed=0)
+    draws = draws_of(scenario, bursts())
     return scenario, *search(scenario, draws)
 
 
@@ -234,7 +239,7 @@ def test_replicas_are_added_where_learning_does_not_come_to_an_end(bursty, monke
     """After a single round from no headroom at all: one replica more at a time until a plan is accepted."""
     monkeypatch.setattr(loop, "ROUNDS", 1)
     scenario = bursty[0]
-    found, _ = search(scenario, TraceDraws(scenario, bursts(), hold_out=0.2, seed=0), guess=Guess.NONE)
+    found, _ = search(scenario, draws_of(scenario, bursts()), guess=Guess.NONE)
     steps = [item.step for item in found.tried]
     assert steps[:2] == ["round 1", "one more"]
     assert found.best is not None
@@ -247,7 +252,7 @@ def test_replicas_are_added_where_learning_does_not_come_to_an_end(bursty, monke
 def test_effort_bounds_the_cheaper_fleets(bursty):
     scenario = bursty[0]
     for effort in (1, 3):
-        found, _ = search(scenario, TraceDraws(scenario, bursts(), hold_out=0.2, seed=0), effort=effort)
+        found, _ = search(scenario, draws_of(scenario, bursts()), effort=effort)
         assert 0 < sum(item.step in ("less headroom", "smaller") for item in found.tried) <= effort
 
 
@@ -328,7 +333,7 @@ class TestVerdict:
 def test_a_type_without_requests_is_served_and_not_judged(tmp_path):
     scenario = small(tmp_path)
     trace = trace_of(np.arange(0, 600, 0.5), 600, 120)
-    found, _ = search(scenario, TraceDraws(scenario, TraceInMemory(trace), hold_out=0.2, seed=0))
+    found, _ = search(scenario, draws_of(scenario, TraceInMemory(trace)))
     assert found.best is not None
     assert found.slos[1] == ()
     plan = found.best.candidate.plan
