@@ -11,6 +11,7 @@ from experiments import api
 from experiments.options import parse_reading, trace_files
 from experiments.replay.run import survey
 from experiments.report.replay_tables import plan_lines, plan_table
+from experiments.report.verified import verdict_tables, verdict_words
 from experiments.scenario.notes import scenario_notes
 from experiments.scenario.scenario import Scenario, load_scenario, slowed, with_delay_model
 from experiments.scenario.slo import parse_percentile
@@ -204,9 +205,9 @@ def _verified(
 
 def _explain(terminal: Terminal, verdict: Verdict) -> None:
     """The tables and sentences of a verdict."""
-    for line in verdict.words:
+    for line in verdict_words(verdict):
         terminal.say(line)
-    for table in verdict.tables:
+    for table in verdict_tables(verdict):
         terminal.out.print(rich_table(table))
         if table.note:
             terminal.say(table.note)

@@ -1,4 +1,4 @@
-"""What a search for a verified plan found, in words, tables and numbers."""
+"""What a search for a verified plan found, in numbers; the reports have words and tables for it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -6,20 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.measures.agreement import (
-    Agreement,
-    Simulated,
-    agreement_table,
-    agreement_words,
-    agreements,
-    expected_of,
-)
+from experiments.measures.agreement import Agreement, Simulated, agreements, expected_of
 from experiments.scenario.demand import ArrivedSums
 from experiments.scenario.scenario import Scenario
-from experiments.scenario.slo import MEASURES
-from experiments.show.parts import Table
 from experiments.verify.acceptance import CONFIDENCE
-from experiments.verify.alternatives import LITTLE, Alternative, alternatives, emptiest
+from experiments.verify.alternatives import Alternative, alternatives, emptiest
 from experiments.verify.draws import Draws
 from experiments.verify.search import Search, Tried, VerifyOptions
 
@@ -76,35 +67,6 @@ class Verdict:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {**asdict(self), "confidence": CONFIDENCE}
-
-    @property
-    def words(self) -> list[str]:
-        told = []
-        if self.cost_usd_per_h is not None and self.held_share is not None:
-            told.append(
-                f"verified: {self.cost_usd_per_h:.3f} USD/h as simulated; every SLO held on "
-                f"{self.fresh_draws - self.fresh_failed} of {self.fresh_draws} fresh draws: it holds on at least "
-                f"{self.held_share:.1%} of all draws ({CONFIDENCE:.0%} confidence, whatever else was tried)"
-            )
-            told.append(agreement_words([asdict(row) for row in self.agreement]))
-        if self.emptiest is not None:
-            name, load = self.emptiest
-            told.append(
-                f"{name} is filled to {load:.0%} of its limit, below {LITTLE:.0%}: static headroom is the wrong tool "
-                "for such bursts; what else there is, and its price:"
-            )
-        return told
-
-    @property
-    def tables(self) -> list[Table]:
-        made = []
-        if self.slos:
-            made.append(_slo_table(self.slos, self.fresh_draws, self.guard))
-        if self.agreement:
-            made.append(agreement_table([asdict(row) for row in self.agreement], title="Planned against simulated"))
-        if self.alternatives:
-            made.append(_alternatives_table(self.alternatives))
-        return made
 
 
 def verdict_of(scenario: Scenario, draws: Draws, search: Search, options: VerifyOptions) -> Verdict:
@@ -173,40 +135,3 @@ def _agreement(scenario: Scenario, search: Search, at: Tried) -> list[Agreement]
     counted.add(requests.arrival_s, requests.query_type, requests.input_tokens, requests.output_tokens)
     said = expected_of(scenario, counted.arrived(), at.candidate.plan)
     return agreements(at.trial.run, simulated, [(0.0, said)])
-
-
-def _slo_table(slos: Sequence[SloVerdict], draws: int, guard: float) -> Table:
-    def percent(share: float | None) -> str:
-        return "-" if share is None else f"{100 * share:.2f}"
-
-    return Table(
-        title="Requests beyond each limit [%]",
-        columns=("query type", "limit", "may be", "learned", "held out", "fresh (95 % interval)", "worst"),
-        rows=[
-            (
-                slo.query_type,
-                f"{slo.percentile} {MEASURES[slo.measure]} {slo.limit_s:g} s",
-                percent(slo.may_be_late),
-                percent(slo.learned_from),
-                percent(slo.held_out),
-                f"{percent(slo.fresh_mean)} ({percent(slo.fresh_low)}-{percent(slo.fresh_high)})",
-                percent(slo.fresh_worst),
-            )
-            for slo in slos
-        ],
-        labels=2,
-        note=f"learned: where the plan was learned from; fresh: mean and worst of {draws} draws that no plan was tried "
-        f"on before; limits are taken as {guard:g} of what is stated",
-    )
-
-
-def _alternatives_table(others: Sequence[Alternative]) -> Table:
-    return Table(
-        title="Instead of headroom",
-        columns=("way", "basis", "USD/h", "late at worst [%]", "SLOs hold there"),
-        rows=[
-            (o.way, o.basis, f"{o.cost_usd_per_h:.2f}", f"{100 * o.late_share:.2f}", "yes" if o.holds else "no")
-            for o in others
-        ],
-        labels=2,
-    )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.replay.run import survey
+from experiments.report.verified import verdict_words
 from experiments.verify import loop
 from experiments.verify.acceptance import FAILURES, draws_wanted, share_of
 from experiments.verify.alternatives import LITTLE
@@ -306,7 +307,7 @@ class TestVerdict:
         assert all(other.cost_usd_per_h > 0 for other in verdict.alternatives)
         promised = [o.cost_usd_per_h for o in verdict.alternatives if "promise" in o.way]
         assert promised == sorted(promised, reverse=True), "promising less costs less"
-        assert any("static headroom is the wrong tool" in line for line in verdict.words)
+        assert any("static headroom is the wrong tool" in line for line in verdict_words(verdict))
 
     def test_where_replicas_are_well_filled_there_is_nothing_to_say(self, scenario):
         found, draws = search(scenario, guess=Guess.STAFFING)
