@@ -8,7 +8,7 @@ from experiments.scenario.slo import MEASURES
 from experiments.show.parts import Table
 from experiments.verify.acceptance import CONFIDENCE
 from experiments.verify.alternatives import LITTLE, Alternative
-from experiments.verify.verdict import SloVerdict, Verdict
+from experiments.verify.verdict import Replayed, SloVerdict, Verdict
 
 
 def verdict_words(verdict: Verdict) -> list[str]:
@@ -16,10 +16,12 @@ def verdict_words(verdict: Verdict) -> list[str]:
     told = []
     if verdict.cost_usd_per_h is not None and verdict.held_share is not None:
         told.append(
-            f"verified: {verdict.cost_usd_per_h:.3f} USD/h as simulated; every SLO held on "
+            f"verified: {verdict.cost_usd_per_h:.3f} USD/h as simulated while requests arrive; every SLO held on "
             f"{verdict.fresh_draws - verdict.fresh_failed} of {verdict.fresh_draws} fresh draws: it holds on at least "
             f"{verdict.held_share:.1%} of all draws ({CONFIDENCE:.0%} confidence, whatever else was tried)"
         )
+        if verdict.replayed is not None:
+            told.append(_replayed_words(verdict.replayed))
         told.append(agreement_words([asdict(row) for row in verdict.agreement]))
     if verdict.emptiest is not None:
         name, load = verdict.emptiest
@@ -28,6 +30,15 @@ def verdict_words(verdict: Verdict) -> list[str]:
             "for such bursts; what else there is, and its price:"
         )
     return told
+
+
+def _replayed_words(replayed: Replayed) -> str:
+    serving_usd = replayed.cost_usd - replayed.start_up_usd - replayed.drain_usd
+    return (
+        f"`replay --plan` of all these arrivals costs {replayed.cost_usd:.3f} USD: {serving_usd:.3f} in the "
+        f"{replayed.horizon_s / 60:g} min in which requests arrive, {replayed.start_up_usd:.3f} to start the fleet "
+        f"before, {replayed.drain_usd:.3f} to drain it after"
+    )
 
 
 def verdict_tables(verdict: Verdict) -> list[Table]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.measures.agreement import expected
+from experiments.measures.summary import fleet_cost_by_phase
 from experiments.measures.tally import Judgement
 from experiments.replay.run import ReplayOptions, engine_of, replay_policy, survey
 from experiments.scenario.scenario import Scenario
@@ -90,12 +91,13 @@ def _replanned(scenario: Scenario, draws: Draws, search: Search, seed: int) -> l
         allowed = np.array([slo.allowed for own in search.slos for slo in own])
         share = np.divide(late, of, out=np.zeros_like(late), where=of > 0)
         worst = int(np.argmax(share / allowed))
+        start_up_usd, _, drain_usd = fleet_cost_by_phase(scenario, run.result)  # as other ways: only while it serves
         cost_usd = run.summary["cost_usd"]
         assert isinstance(cost_usd, float)
         found.append(
             Alternative(
                 way=f"plan again every {interval_s / 60:g} min ({REPLANNER}, cap {scenario.file.limits.cap:g})",
-                cost_usd_per_h=cost_usd * SECONDS_PER_H / draws.learning.horizon_s,
+                cost_usd_per_h=(cost_usd - start_up_usd - drain_usd) * SECONDS_PER_H / draws.learning.horizon_s,
                 late_share=float(share[worst]),
                 holds=bool((share <= allowed + ROUNDING).all()),
                 basis="simulated",

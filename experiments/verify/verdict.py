@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 
 from experiments.measures.agreement import Agreement, Simulated, agreements, expected_of
+from experiments.measures.summary import fleet_cost_by_phase
+from experiments.replay.run import ReplayOptions, engine_of, replay_plan
 from experiments.scenario.demand import ArrivedSums
 from experiments.scenario.scenario import Scenario
 from experiments.verify.acceptance import CONFIDENCE
 from experiments.verify.alternatives import Alternative, alternatives, emptiest
 from experiments.verify.draws import Draws
 from experiments.verify.search import Search, Tried, VerifyOptions
+from simulator.planning.plan import Plan
 
+REPLAY_INTERVAL_S = 300.0  # the interval of `tokenfleet replay`, so that sums are rounded alike
 NORMAL = 1.96  # half of a 95 % interval of a mean, in standard errors
 
 
@@ -39,11 +43,44 @@ class SloVerdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """What all that arrives costs under the plan [USD]: what `tokenfleet replay --plan` says of it.
+
+    Attributes
+    ----------
+    horizon_s
+        For how long requests arrive.
+    start_up_usd, drain_usd
+        What the fleet costs before and after that, within `cost_usd`.
+    """
+
+    horizon_s: float
+    cost_usd: float
+    start_up_usd: float
+    drain_usd: float
+
+
+def replayed(scenario: Scenario, draws: Draws, plan: Plan, seed: int) -> Replayed:
+    """Replay a plan against all that arrives."""
+    engine, functions = engine_of(scenario)
+    options = ReplayOptions(interval_s=REPLAY_INTERVAL_S, seed=seed, engine=engine, functions=functions)
+    run = replay_plan(scenario, draws.arriving, plan, options)
+    start_up_usd, _, drain_usd = fleet_cost_by_phase(scenario, run.result)
+    cost_usd = run.summary["cost_usd"]
+    assert isinstance(cost_usd, float)
+    return Replayed(horizon_s=run.result.horizon_s, cost_usd=cost_usd, start_up_usd=start_up_usd, drain_usd=drain_usd)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What is told of a search.
 
     Attributes
     ----------
+    cost_usd_per_h
+        On what was learned from, while requests arrive (`Trial.cost_usd_per_h`).
+    replayed
+        The same plan against all that arrives, with start-up and drain.
     failure
         Why nothing was accepted, empty if something was.
     held_share
@@ -52,6 +89,7 @@ class Verdict:
 
     failure: str
     cost_usd_per_h: float | None
+    replayed: Replayed | None
     held_share: float | None
     fresh_draws: int
     fresh_failed: int
@@ -77,6 +115,7 @@ def verdict_of(scenario: Scenario, draws: Draws, search: Search, options: Verify
     return Verdict(
         failure=_failure(scenario, search, at, options.guard) if best is None else "",
         cost_usd_per_h=None if best is None else best.trial.cost_usd_per_h,
+        replayed=None if best is None else replayed(scenario, draws, best.candidate.plan, options.seed),
         held_share=acceptance.held_share if acceptance is not None else None,
         fresh_draws=len(acceptance.fresh) if acceptance is not None else 0,
         fresh_failed=acceptance.failures if acceptance is not None else 0,

@@ -36,6 +36,7 @@ class Watched:
     def __init__(self, draws):
         self._draws = draws
         self.learning, self.learning_source, self.held_out = draws.learning, draws.learning_source, draws.held_out
+        self.arriving = draws.arriving
         self.numbers = []
 
     def fresh(self, number):
