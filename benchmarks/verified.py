@@ -64,9 +64,9 @@ def fleets(problem: PlanningProblem, most: int) -> Iterator[IntArray]:
 def brute_force(scenario: Scenario, draws: Draws, options: VerifyOptions, found: Search) -> tuple[Search, int]:
     """What is the cheapest fleet that is accepted, and how many were routed."""
     loop = Loop(scenario, draws, make_policy("agh"), options, lambda _: None)
-    loop.found.guessed, loop.found.learned = found.guessed, np.ones_like(found.learned)
+    loop.search.guessed, loop.search.learned = found.guessed, np.ones_like(found.learned)
     by_theory = loop.problem()
-    loop.found.learned = found.learned
+    loop.search.learned = found.learned
     by_learning = loop.problem()
     best_usd, tried = np.inf, 0
     for fleet in fleets(by_theory, scenario.file.limits.max_replicas):
@@ -79,7 +79,7 @@ def brute_force(scenario: Scenario, draws: Draws, options: VerifyOptions, found:
                 item = loop.attempt("brute force", candidate)
                 if item.accepted:
                     best_usd = min(best_usd, item.trial.cost_usd_per_h)
-    return loop.found, tried
+    return loop.search, tried
 
 
 def draws_of(scenario: Scenario, kind: str, data: Path | None, seed: int) -> tuple[Scenario, Draws] | None:

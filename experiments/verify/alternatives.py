@@ -82,13 +82,13 @@ def _replanned(scenario: Scenario, draws: Draws, search: Search, seed: int) -> l
             late: npt.NDArray[np.float64] = late,
             of: npt.NDArray[np.float64] = of,
         ) -> None:
-            counts = [count_slo(batch, i, slo) for i, own in enumerate(search.slos) for slo in own]
+            counts = [count_slo(batch, i, slo) for i, of_type in enumerate(search.slos) for slo in of_type]
             late += [count.over for count in counts]
             of += [count.requests for count in counts]
 
         options = ReplayOptions(interval_s=interval_s, seed=seed, engine=chosen, functions=functions)
         run = replay_policy(scenario, arriving, make_policy(REPLANNER), options, sink=take)
-        allowed = np.array([slo.allowed for own in search.slos for slo in own])
+        allowed = np.array([slo.allowed for of_type in search.slos for slo in of_type])
         share = np.divide(late, of, out=np.zeros_like(late), where=of > 0)
         worst = int(np.argmax(share / allowed))
         start_up_usd, _, drain_usd = fleet_cost_by_phase(scenario, run.result)  # as other ways: only while it serves
@@ -113,8 +113,8 @@ def _refusing(scenario: Scenario, search: Search) -> list[Alternative]:
     for item in search.tried:
         requests, refused_usd = item.trial.run.requests, 0.0
         refused = np.zeros(len(requests), dtype=np.bool_)
-        for i, own in enumerate(search.slos):
-            for slo in own:
+        for i, of_type in enumerate(search.slos):
+            for slo in of_type:
                 refused |= beyond(requests, slo)[1] & (requests.query_type == i)
         refused &= requests.served  # what was not served is in the cost already
         for i, rule in enumerate(scenario.types):
@@ -134,7 +134,7 @@ def _looser(search: Search) -> list[Alternative]:
     found: list[Alternative] = []
     for level in LEVELS:
         fit = [item for item in search.tried if _most_late(item) <= 1 - level + ROUNDING]
-        if not fit or any(slo.level <= level for own in search.slos for slo in own):
+        if not fit or any(slo.level <= level for of_type in search.slos for slo in of_type):
             continue
         item = min(fit, key=lambda tried: tried.trial.cost_usd_per_h)
         if found and item.trial.cost_usd_per_h >= found[-1].cost_usd_per_h:

@@ -90,7 +90,8 @@ class Loop:
         self._scenario, self._draws, self._policy, self._options, self._tell = scenario, draws, policy, options, tell
         sample = Sample.of(draws.learning)
         slos = [
-            rule.slos(options.level) if len(own) else () for rule, own in zip(scenario.types, sample.types, strict=True)
+            rule.slos(options.level) if len(of_type) else ()
+            for rule, of_type in zip(scenario.types, sample.types, strict=True)
         ]
         self._usable = usable_routes(scenario, sample, slos, options.guard)
         self._demand = sample.demand(scenario)
@@ -100,7 +101,7 @@ class Loop:
         self._kept: dict[int, Draw] = {}
         self._refused: Counter[int] = Counter()  # by draw: those that refuse most are tried first
         guess = choose(sample) if options.guess is Guess.AUTO else options.guess
-        self.found = Search(
+        self.search = Search(
             guess=guess,
             sample=sample,
             slos=slos,
@@ -120,31 +121,31 @@ class Loop:
             if tried.accepted:
                 break
             self._learn(tried)
-        if self.found.best is None:
+        if self.search.best is None:
             self._add()
-        if self.found.best is not None:
+        if self.search.best is not None:
             self._shrink()
-        return self.found
+        return self.search
 
     # -- the headroom -----------------------------------------------------------------------------------------------
 
     def _guess(self) -> None:
         """C: of each type by itself. A: of all demand that may go there, then of what the plan at that sends there."""
-        found, configurations = self.found, self._scenario.configurations
-        if found.guess is Guess.SEQUENCE:
+        search, configurations = self.search, self._scenario.configurations
+        if search.guess is Guess.SEQUENCE:
             for i, alone in enumerate(np.eye(len(self._scenario.types))):
                 for a in np.flatnonzero(self._usable[i]).tolist():
-                    found.guessed[i, a] = self._cap(configurations[a], alone)
-        elif found.guess is Guess.STAFFING:
+                    search.guessed[i, a] = self._cap(configurations[a], alone)
+        elif search.guess is Guess.STAFFING:
             for a, configuration in enumerate(configurations):
-                found.guessed[:, a] = self._cap(configuration, self._usable[:, a].astype(np.float64))
+                search.guessed[:, a] = self._cap(configuration, self._usable[:, a].astype(np.float64))
             candidate = self._possible()
             for key, share in shares_by_key(candidate.problem, candidate.plan).items():
                 for a in self._indices(key):
-                    found.guessed[:, a] = self._cap(configurations[a], share)
+                    search.guessed[:, a] = self._cap(configurations[a], share)
 
     def _cap(self, configuration: Configuration, share: FloatArray) -> float:
-        guess, sample, level = self.found.guess, self.found.sample, self._options.level
+        guess, sample, level = self.search.guess, self.search.sample, self._options.level
         return peak(guess, self._scenario, sample, configuration, share, level).cap
 
     def _indices(self, key: DeploymentKey) -> list[int]:
@@ -156,28 +157,28 @@ class Loop:
         Half of what theory was off (in the logarithm) is taken over to the deployments that were not simulated: they
         would get the same traffic.
         """
-        found, candidate = self.found, tried.candidate
+        search, candidate = self.search, tried.candidate
         fullness = {
             key: full * candidate.cap_ratio for key, full in fullness_by_key(candidate.problem, candidate.plan).items()
         }
         factors = {key: need.factor for key, need in self._needs(tried).items()}
         if not factors:  # the types as a whole are late, but at no deployment alone
             factors = dict.fromkeys(fullness, LEAST)
-        new = {key: found.learned[self._indices(key)[0]] * min(fullness[key], 1.0) / factors[key] for key in factors}
-        others = np.ones(len(found.learned), dtype=np.bool_)
+        new = {key: search.learned[self._indices(key)[0]] * min(fullness[key], 1.0) / factors[key] for key in factors}
+        others = np.ones(len(search.learned), dtype=np.bool_)
         for key in self._simulated | set(fullness):
             others[self._indices(key)] = False
-        found.learned[others] /= np.sqrt(max(factors.values()))
+        search.learned[others] /= np.sqrt(max(factors.values()))
         for key, cap in new.items():
-            found.learned[self._indices(key)] = max(LEAST_CAP, cap)
+            search.learned[self._indices(key)] = max(LEAST_CAP, cap)
         self._simulated |= set(fullness)
 
     def _needs(self, tried: Tried) -> dict[DeploymentKey, Need]:
         """What the deployments of a plan need, by the trial that it did not pass; nothing if it passed all."""
         if tried.failed is None:
             return {}
-        found, plan = self.found, tried.candidate.plan
-        return needs(self._scenario, found.sample, plan, tried.failed.run.requests, found.slos, self._options.guard)
+        search, plan = self.search, tried.candidate.plan
+        return needs(self._scenario, search.sample, plan, tried.failed.run.requests, search.slos, self._options.guard)
 
     # -- plans ------------------------------------------------------------------------------------------------------
 
@@ -189,7 +190,7 @@ class Loop:
             name=f"{self._scenario.name}@verified",
             period_h=1.0,
             headroom=Headroom(
-                cap=np.clip(self.found.guessed * self.found.learned, LEAST_CAP, 1.0), usable=self._usable
+                cap=np.clip(self.search.guessed * self.search.learned, LEAST_CAP, 1.0), usable=self._usable
             ),
         )
 
@@ -217,17 +218,17 @@ class Loop:
 
     def attempt(self, step: str, candidate: Candidate) -> Tried:
         """Simulate a plan; if it holds and is cheaper than the best, try to have it accepted."""
-        trial = self.found.bench.trial(candidate.plan, self._draws.learning)
-        best = self.found.best
+        trial = self.search.bench.trial(candidate.plan, self._draws.learning)
+        best = self.search.best
         cheaper = best is None or trial.cost_usd_per_h < CHEAPER * best.trial.cost_usd_per_h
         acceptance: Acceptance | None = None
         failed: Trial | None = trial
         if trial.holds and cheaper:
             acceptance, failed = self._accept(candidate.plan)
         tried = Tried(step=step, candidate=candidate, trial=trial, acceptance=acceptance, failed=failed)
-        self.found.tried.append(tried)
+        self.search.tried.append(tried)
         if tried.accepted:
-            self.found.best = tried
+            self.search.best = tried
         self._tell(line_of(self._scenario, tried))
         return tried
 
@@ -241,7 +242,7 @@ class Loop:
         fresh: list[Trial] = []
         failed: Trial | None = None
         if self._draws.held_out is not None:
-            held_out = self.found.bench.trial(plan, self._draws.held_out)
+            held_out = self.search.bench.trial(plan, self._draws.held_out)
             failed = None if held_out.that_tell.holds else held_out
         if failed is None:
             failed = self._pass(plan, sorted(range(SEARCH_DRAWS), key=self._refused.__getitem__, reverse=True), search)
@@ -262,7 +263,7 @@ class Loop:
     def _pass(self, plan: Plan, numbers: Iterable[int], trials: list[Trial]) -> Trial | None:
         """The first draw that is not passed, None if all are; `trials` gets all that were tried."""
         for number in numbers:
-            trial = self.found.bench.trial(plan, self._draw(number))
+            trial = self.search.bench.trial(plan, self._draw(number))
             trials.append(trial)
             if not trial.holds:
                 self._refused[number] += 1
@@ -273,8 +274,8 @@ class Loop:
         """The fresh draw that ended it, None if plan `number` is accepted; `trials` gets all that were tried."""
         failures = 0
         while len(trials) < draws_wanted(self._options.draws, number, failures):
-            trial = self.found.bench.trial(plan, self._draw(self.found.unseen))
-            self.found.fresh_used += 1
+            trial = self.search.bench.trial(plan, self._draw(self.search.unseen))
+            self.search.fresh_used += 1
             trials.append(trial)
             failures += not trial.holds
             if failures > FAILURES:
@@ -293,7 +294,7 @@ class Loop:
 
     def _add(self) -> None:
         """One replica more at a time, where the plan that came closest needs it most."""
-        at = self.found.closest
+        at = self.search.closest
         for _ in range(ADDITIONS):
             if at is None or at.accepted:
                 return
@@ -320,13 +321,13 @@ class Loop:
             left -= 1
             self.attempt(OTHER, candidate)
         while left > 0:
-            at = self.found.best
+            at = self.search.best
             assert at is not None
             for candidate in self._smaller(problem, at.candidate.plan):
                 left -= 1
                 if self.attempt(SMALLER, candidate).accepted or left <= 0:
                     break
-            if self.found.best is at:
+            if self.search.best is at:
                 return
 
     def _others(self, problem: PlanningProblem) -> Iterator[Candidate]:
@@ -349,7 +350,7 @@ class Loop:
             if candidate is not None and self._could_pay(candidate):
                 untried.append(candidate)
         while untried:
-            smaller = [item for item in self.found.tried if item.step == SMALLER]
+            smaller = [item for item in self.search.tried if item.step == SMALLER]
             held = max((item.candidate.cap_ratio for item in smaller if item.accepted), default=1.0)
             broke = [item.candidate.cap_ratio for item in smaller if not item.accepted]
             between = float(np.sqrt(held * min((ratio for ratio in broke if ratio > held), default=MOST_CAP_RATIO)))
@@ -373,5 +374,5 @@ class Loop:
 
     def _could_pay(self, candidate: Candidate) -> bool:
         """Whether its planned cost is below the best simulated one."""
-        best = self.found.best
+        best = self.search.best
         return best is None or candidate.plan.cost_usd < best.trial.cost_usd_per_h

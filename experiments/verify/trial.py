@@ -97,7 +97,9 @@ class Bench:
         """Run the plan and count; `guard` instead of the bench's own."""
         run = self.run(plan, draw)
         factor = self._guard if guard is None else guard
-        counts = tuple((i, count_slo(run.requests, i, slo, factor)) for i, own in enumerate(self._slos) for slo in own)
+        counts = tuple(
+            (i, count_slo(run.requests, i, slo, factor)) for i, of_type in enumerate(self._slos) for slo in of_type
+        )
         return Trial(draw=draw.name, counts=counts, cost_usd_per_h=self._cost_usd_per_h(run), run=run)
 
     def _cost_usd_per_h(self, run: RunResult) -> float:

@@ -184,7 +184,7 @@ def test_a_dearer_plan_that_holds_is_not_worth_its_draws(scenario):
     assert tried.trial.holds
     assert tried.acceptance is None
     assert len(watched.numbers) == made
-    assert running.found.best is best
+    assert running.search.best is best
 
 
 class TestDraws:
