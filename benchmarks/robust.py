@@ -13,8 +13,8 @@ import time
 import numpy as np
 import pyomo.environ as pyo
 
-from experiments.studies.tasks.problem_source import ground_of
-from experiments.studies.tasks.stress import rerouted
+from experiments.replay.stress import rerouted
+from experiments.studies.tasks.problem_source import problem_source_of
 from policies.checking.checked_plan import checked_plan
 from policies.milp.policy import Progress, solve
 from policies.milp.robust import build_robust_model
@@ -43,8 +43,9 @@ def main() -> None:
     asked = parser.parse_args()
     problems = []
     for seed in range(asked.seeds):
-        ground = ground_of({"ground": {"scenario": "paper-base", "period_h": 24.0, "spread": 0.1}, "seed": seed})
-        problems.append((ground.problem, ground.stop({})))
+        asked_for = {"scenario": "paper-base", "period_h": 24.0, "spread": 0.1}
+        source = problem_source_of({"ground": asked_for, "seed": seed})
+        problems.append((source.problem, source.stop({})))
     names = dict.fromkeys(["agh", "exact", *(asked.policy or POLICIES)])
     for name in names:  # once unmeasured: machine code is loaded
         make_policy(name).plan(problems[0][0], incumbent=None, stop=problems[0][1], seed=0)

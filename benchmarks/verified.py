@@ -14,19 +14,18 @@ import argparse
 import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from experiments.options import parse_reading, trace_files
+from experiments import api
 from experiments.scenario.scenario import Scenario, load_scenario, with_changes
 from experiments.verify.draws import Draws, ScenarioDraws, TraceDraws
 from experiments.verify.guess import Guess
-from experiments.verify.loop import Loop, Options, Search
+from experiments.verify.loop import Loop
 from experiments.verify.moves import even_routing
+from experiments.verify.search import Search, VerifyOptions
 from policies.registry import make_policy
-from simulator.catalog import candidate_configurations, load_catalog
 from simulator.planning.problem import IntArray, PlanningProblem
 
 CATALOGUES = {
@@ -40,13 +39,10 @@ KINDS = ("poisson", "synthetic", *TRACES, "both")
 def small(name: str) -> Scenario:
     """The shipped scenario with a catalogue that brute force can go through."""
     models, tiers, degrees, replicas = CATALOGUES[name]
-    scenario = load_scenario("azure-2023")
-    catalog = load_catalog().select(models=models, tiers=tiers)
-    configurations = candidate_configurations(catalog, degrees, (1,), 0.9).configurations
-    scenario = replace(
-        scenario, catalog=catalog, configurations=configurations, delay_model=type(scenario.delay_model)()
-    )
-    return with_changes(scenario, {"limits.max_replicas": replicas, "limits.budget_usd_per_h": 40.0})
+    chosen = {"models": models, "tiers": tiers, "tensor_parallel": degrees}
+    changes = {f"catalog.{name}": value for name, value in chosen.items()}
+    changes |= {"limits.max_replicas": replicas, "limits.budget_usd_per_h": 40.0}
+    return with_changes(load_scenario("azure-2023"), changes)
 
 
 def fleets(problem: PlanningProblem, most: int) -> Iterator[IntArray]:
@@ -65,25 +61,25 @@ def fleets(problem: PlanningProblem, most: int) -> Iterator[IntArray]:
     yield from (fleet for _, fleet in sorted(found, key=lambda item: item[0]) if fleet.any())
 
 
-def brute_force(scenario: Scenario, draws: Draws, options: Options, found: Search) -> tuple[Search, int]:
+def brute_force(scenario: Scenario, draws: Draws, options: VerifyOptions, found: Search) -> tuple[Search, int]:
     """What is the cheapest fleet that is accepted, and how many were routed."""
     loop = Loop(scenario, draws, make_policy("agh"), options, lambda _: None)
-    loop.found.guessed, loop.found.learned = found.guessed, np.ones_like(found.learned)
+    loop.search.guessed, loop.search.learned = found.guessed, np.ones_like(found.learned)
     by_theory = loop.problem()
-    loop.found.learned = found.learned
+    loop.search.learned = found.learned
     by_learning = loop.problem()
     best_usd, tried = np.inf, 0
     for fleet in fleets(by_theory, scenario.file.limits.max_replicas):
         if float(by_theory.rent_usd @ fleet) >= best_usd:
             break
         for problem in (by_theory, by_learning):
-            candidate = even_routing(problem, fleet, policy="brute force", most_strain=8.0)
+            candidate = even_routing(problem, fleet, policy="brute force", most_cap_ratio=8.0)
             tried += 1
             if candidate is not None and candidate.plan.cost_usd < best_usd:
                 item = loop.attempt("brute force", candidate)
                 if item.accepted:
                     best_usd = min(best_usd, item.trial.cost_usd_per_h)
-    return loop.found, tried
+    return loop.search, tried
 
 
 def draws_of(scenario: Scenario, kind: str, data: Path | None, seed: int) -> tuple[Scenario, Draws] | None:
@@ -97,7 +93,7 @@ def draws_of(scenario: Scenario, kind: str, data: Path | None, seed: int) -> tup
         return None
     names = TRACES if kind == "both" else (kind,)
     paths = [str(data / "traces" / f"AzureLLMInferenceTrace_{name}.csv") for name in names]
-    return scenario, TraceDraws(scenario, trace_files(paths, parse_reading()), hold_out=0.2, seed=seed)
+    return scenario, TraceDraws(scenario, api.arrivals(scenario, paths), hold_out=0.2, seed=seed)
 
 
 def holds(found: Search, draws: Draws, draws_wanted: int, first: int) -> int:
@@ -118,10 +114,12 @@ def shipped(data: Path | None, seeds: int) -> None:
                 continue
             scenario, draws = made
             began = time.perf_counter()
-            loop = Loop(scenario, draws, make_policy("agh+"), Options(seed=seed), lambda _: None)
+            loop = Loop(scenario, draws, make_policy("agh+"), VerifyOptions(seed=seed), lambda _: None)
             found = loop.run()
             seconds, simulations = time.perf_counter() - began, found.bench.simulations
-            bare = Loop(scenario, draws, make_policy("agh+"), Options(guess=Guess.NONE, seed=seed), lambda _: None)
+            bare = Loop(
+                scenario, draws, make_policy("agh+"), VerifyOptions(guess=Guess.NONE, seed=seed), lambda _: None
+            )
             full = bare.attempt("full", bare.planned())
             late = max(full.trial.late)
             print(f"{kind:<11}{seed:>4}{full.trial.cost_usd_per_h:>13.3f}{late:>7.1%}", end="")
@@ -146,9 +144,9 @@ def beside_brute_force(data: Path | None, seed: int) -> None:
                 continue
             scenario, draws = made
             began = time.perf_counter()
-            found = Loop(scenario, draws, make_policy("agh+"), Options(seed=seed), lambda _: None).run()
+            found = Loop(scenario, draws, make_policy("agh+"), VerifyOptions(seed=seed), lambda _: None).run()
             seconds, began = time.perf_counter() - began, time.perf_counter()
-            best, tried = brute_force(scenario, draws, Options(seed=seed), found)
+            best, tried = brute_force(scenario, draws, VerifyOptions(seed=seed), found)
             brute_s = time.perf_counter() - began
             ours = np.inf if found.best is None else found.best.trial.cost_usd_per_h
             known = np.inf if best.best is None else best.best.trial.cost_usd_per_h

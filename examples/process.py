@@ -1,13 +1,6 @@
 """Re-plan when requests pile up, not only by the clock: a SimPy process beside the fleet."""
 
-from experiments.replay.controller import PlanningController
-from experiments.replay.run import workload_of, world_of
-from experiments.scenario.scenario import load_scenario
-from policies.registry import make_policy
-from simulator.engine import EngineSettings, choose_engine
-from simulator.fleet.reality import Reality
-from traces.synthetic.generate import synthesise
-from traces.synthetic.profile import load_profile
+import experiments.api as tokenfleet
 
 replans_at_s = []
 
@@ -22,17 +15,7 @@ def watch(engine):
             engine.replan()
 
 
-scenario = load_scenario("azure-2023")
-trace = synthesise(load_profile("azure-2023"), duration_s=1800, seed=1)
-controller = PlanningController(scenario, make_policy("gh"), interval_s=900, stop=scenario.file.stop.rule(), seed=0)
-settings = EngineSettings(interval_s=900, horizon_s=1860)
-engine = choose_engine().engine(
-    workload_of(scenario, trace),
-    controller,
-    world_of(scenario, Reality()).offer,
-    settings,
-    Reality(),
-    processes=[watch],
-)
-result = engine.run()
-print(f"{result.arrived} requests, {len(result.plans)} plans, re-planned out of turn at {replans_at_s} s")
+scenario = tokenfleet.load_scenario("azure-2023")
+arriving = tokenfleet.arrivals(scenario, seed=1, duration_s=1800)
+run = tokenfleet.replay(scenario, "gh", arriving, interval_s=900, processes=[watch])
+print(f"{run.summary['arrived']} requests, {len(run.result.plans)} plans, re-planned out of turn at {replans_at_s} s")

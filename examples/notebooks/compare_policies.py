@@ -6,25 +6,16 @@
 # %%
 import sys
 
-import pandas as pd
+import experiments.api as tokenfleet
 
-from experiments.options import parse_reading, trace_files
-from experiments.replay.run import ReplayOptions, replay_policy, survey
-from experiments.scenario.arrivals import stand_in
-from experiments.scenario.scenario import load_scenario
-from policies.registry import make_policy
-
-scenario = load_scenario("azure-2023")
-files = sys.argv[1:]
-source = trace_files(files, parse_reading()) if files else stand_in(scenario, seed=0, duration_s=600.0)
-arriving = survey(scenario, source)
+scenario = tokenfleet.load_scenario("azure-2023")
+arriving = tokenfleet.arrivals(scenario, sys.argv[1:], duration_s=600.0)
 print(f"{arriving.survey.requests:,} requests over {arriving.survey.span_s / 60:.1f} min")
 
 # %%
-options = ReplayOptions(interval_s=300.0, seed=0)
-runs = [replay_policy(scenario, arriving, make_policy(name), options) for name in ("gh", "agh", "static[agh]")]
-table = pd.DataFrame([run.summary for run in runs]).set_index("policy")
-print(table[["cost_usd", "gpu_hours", "arrived", "served", "slo_violations", "goodput_share"]].round(3).to_string())
+runs = [tokenfleet.replay(scenario, policy, arriving) for policy in ("gh", "agh", "static[agh]")]
+table = tokenfleet.table(runs)
+print(table[["cost_usd", "gpu_hours", "arrived", "served", "slo_violations", "violation_share"]].round(3).to_string())
 
 # %% [markdown]
 # Latency is a distribution; the tails tell policies apart.

@@ -6,14 +6,10 @@
 # %%
 from dataclasses import replace
 
-from experiments.replay.controller import nominal_problem
-from experiments.scenario.scenario import load_scenario
-from experiments.studies.tasks.stress import rerouted
-from policies.checking.checked_plan import checked_plan
+import experiments.api as tokenfleet
 from policies.heuristics.adaptive import Agh
 from policies.heuristics.routing import route
 from simulator.planning.plan import build_plan, plan_arrays
-from simulator.planning.policy import StoppingRule
 
 
 class Patient:
@@ -29,12 +25,9 @@ class Patient:
 
 
 # %%
-problem = nominal_problem(load_scenario("paper-base"), period_h=24.0)
+problem = tokenfleet.problem_of(tokenfleet.load_scenario("paper-base"), period_h=24.0)
 for policy in (Agh(), Patient()):
-    plan, report = checked_plan(policy, problem, incumbent=None, stop=StoppingRule(), seed=0)
-    assert report is not None
-    assert report.accepted
-    for factor in (1.0, 1.3):
-        found = rerouted(problem, plan_arrays(problem, plan), factor, 1.0)
-        told = f"{found['cost_usd']:.2f} USD, {found['unmet_share']:.1%} unmet"
-        print(f"{policy.name} at {factor:g} times the delay: {told}")
+    for row in tokenfleet.stress(problem, policy, factors=(1.0, 1.3), inflated=("delay",)).rows:
+        if row["way"] == "rerouted":
+            told = f"{row['cost_usd']:.2f} USD, {row['unmet_share']:.1%} unmet"
+            print(f"{policy.name} at {row['factor']:g} times the delay: {told}")

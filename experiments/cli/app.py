@@ -33,9 +33,10 @@ from experiments.replay.store import ReplayWriter, refuse_existing, run_director
 from experiments.replay.timeline import life_dict, life_lines, read_life
 from experiments.report.replay_tables import replay_table, slo_table
 from experiments.scenario.arrivals import stand_in
-from experiments.scenario.calibration_notes import delay_remarks
 from experiments.scenario.functions import PARAMETERS, UserFunctions, load_functions
-from experiments.scenario.scenario import ForecastChoice, Scenario, load_scenario, with_delay_model, with_forecast
+from experiments.scenario.notes import scenario_notes
+from experiments.scenario.scenario import Scenario, load_scenario, with_delay_model, with_forecast
+from experiments.scenario.schema import ForecastChoice
 from experiments.show.progress import (
     FormatOption,
     Interrupted,
@@ -295,8 +296,8 @@ def replay(
     chosen = load_scenario(scenario)
     if delay_model is not None:
         chosen = with_delay_model(chosen, delay_model)
-    for remark in delay_remarks(chosen):
-        note(remark)
+    for line in scenario_notes(chosen):
+        note(line)
     if forecast is not None:
         if plan is not None:
             raise InputError("--plan and --forecast exclude each other: a plan that is given needs no forecast")

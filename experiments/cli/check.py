@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from experiments import api
 from experiments.measures.agreement import Agreement, agreement_table, agreement_words, mean_off
-from experiments.options import parse_reading, trace_files
-from experiments.replay.run import ReplayOptions, engine_of, horizon_of, replay_plan, survey
+from experiments.replay.run import horizon_of
 from experiments.report.replay_tables import check_lines, verdict_lines
-from experiments.scenario.arrivals import stand_in
 from experiments.scenario.scenario import load_scenario, with_delay_model
 from experiments.show.progress import JsonOption, Terminal
 from experiments.show.terminal import rich_table
@@ -96,11 +95,9 @@ def against(plan: Plan, scenario: str, trace: list[str], delay_model: str | None
     chosen = load_scenario(scenario)
     if delay_model is not None:
         chosen = with_delay_model(chosen, delay_model)
-    arriving = survey(chosen, trace_files(trace, parse_reading()) if trace else stand_in(chosen, seed=seed))
-    engine, functions = engine_of(chosen)
+    arriving = api.arrivals(chosen, trace, seed=seed)
     interval_s = horizon_of(arriving.survey.span_s)
-    options = ReplayOptions(interval_s=interval_s, seed=seed, engine=engine, functions=functions)
-    return replay_plan(chosen, arriving, plan, options).agreement
+    return api.replay(chosen, plan, arriving, interval_s=interval_s, seed=seed).agreement
 
 
 def _as_dict(

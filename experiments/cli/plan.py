@@ -1,6 +1,5 @@
 """`tokenfleet plan`: plan a problem file or a scenario, and verify the plan by simulation if that is asked for."""
 
-import time
 from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
@@ -8,29 +7,25 @@ from typing import Annotated
 
 import typer
 
+from experiments import api
 from experiments.options import parse_reading, trace_files
-from experiments.replay.controller import build_problem
 from experiments.replay.run import survey
 from experiments.report.replay_tables import plan_lines, plan_table
-from experiments.scenario.calibration_notes import delay_remarks
-from experiments.scenario.demand import expected_demand
+from experiments.report.verified import verdict_tables, verdict_words
+from experiments.scenario.notes import scenario_notes
 from experiments.scenario.scenario import Scenario, load_scenario, slowed, with_delay_model
 from experiments.scenario.slo import parse_percentile
 from experiments.show.progress import JsonOption, MapOption, Terminal, account_lines
 from experiments.show.terminal import rich_table
-from experiments.verify.draws import Draws, ScenarioDraws, TraceDraws, draw_of, refuse_short, whole
 from experiments.verify.guess import Guess
-from experiments.verify.loop import Options, verify
-from experiments.verify.sample import Sample
-from experiments.verify.verdict import Verdict, verdict_of
+from experiments.verify.search import VerifyOptions
+from experiments.verify.verdict import Verdict
+from experiments.verify.verified import refuse_unverifiable
 from policies.checking.certificate import write_certificate
-from policies.checking.checked_plan import checked_plan, checked_proof
-from policies.checking.plan import CheckReport, check
-from policies.checking.proof import Effort, Prover
+from policies.checking.proof import Prover
 from simulator.errors import InputError, RunError
 from simulator.planning.files import plan_to_dict, read_problem, write_plan
 from simulator.planning.policy import Policy, StoppingRule
-from simulator.planning.problem import PlanningProblem
 
 DEFAULT_POLICY, DEFAULT_VERIFIED = "agh", "agh+"
 
@@ -125,33 +120,28 @@ def command(
             level = parse_percentile(percentile)
         except InputError as error:
             raise InputError(f"--percentile: {error}") from None
-        options = Options(level=level, guard=guard, guess=guess, draws=draws, seed=seed)
+        options = VerifyOptions(level=level, guard=guard, guess=guess, draws=draws, seed=seed)
         if effort is not None:
             options = replace(options, effort=effort)
         _verified(terminal, found, trace, columns, chosen, options, hold_out, out_file, as_json)
         return
-    data = (
-        read_problem(problem)
-        if problem is not None
-        else _problem(terminal, scenario, trace, columns, delay_model, seed)
-    )
-    took: Effort | None = None
-    report: CheckReport | None
+    if problem is not None:
+        data = read_problem(problem)
+    else:
+        found = _scenario(terminal, scenario, delay_model)
+        data = api.problem_of(found, _arriving(terminal, found, trace, columns))
     with terminal.progress_bars() as bars:
         stop = StoppingRule(time_limit_s=time_limit, effort=effort, report=bars.search(chosen.name))
-        if isinstance(chosen, Prover):
-            proof, report = checked_proof(chosen, data, incumbent=None, stop=stop, seed=seed)
-            made, took = proof.plan, proof.effort
-            if certificate_file is not None:
-                write_certificate(certificate_file, proof.certificate)
-        else:
-            made, report = checked_plan(chosen, data, incumbent=None, stop=stop, seed=seed)
+        planned = api.plan(data, chosen, stop=stop, seed=seed)
+    made, took = planned.plan, planned.proof.effort if planned.proof else None
+    if certificate_file is not None and planned.proof is not None:
+        write_certificate(certificate_file, planned.proof.certificate)
     if out_file is not None:
         write_plan(out_file, made)
     if as_json:
         terminal.print_json(plan_to_dict(made) if took is None else {**plan_to_dict(made), "effort": asdict(took)})
         return
-    terminal.out.print(plan_table(made, report.cost_parts_usd if report else {}))
+    terminal.out.print(plan_table(made, planned.report.cost_parts_usd))
     for line in plan_lines(made, took, data.period_h):
         terminal.say(line)
     if certificate_file is not None:
@@ -162,29 +152,22 @@ def _scenario(terminal: Terminal, name: str | None, delay_model: str | None) -> 
     scenario = load_scenario(name or "azure-2023")
     if delay_model is not None:
         scenario = with_delay_model(scenario, delay_model)
-    for remark in delay_remarks(scenario):
-        terminal.note(remark)
+    for note in scenario_notes(scenario):
+        terminal.note(note)
     return scenario
 
 
-def _problem(
-    terminal: Terminal,
-    name: str | None,
-    trace: list[str] | None,
-    columns: list[str] | None,
-    delay_model: str | None,
-    seed: int,
-) -> PlanningProblem:
-    """The scenario's problem of one hour: for the mean demand of the trace, or the expected one."""
-    scenario = _scenario(terminal, name, delay_model)
+def _arriving(
+    terminal: Terminal, scenario: Scenario, trace: list[str] | None, columns: list[str] | None
+) -> api.Arriving | None:
+    """The trace, with what its files were read as; None: the scenario's own arrivals."""
     if not trace:
-        return build_problem(scenario, expected_demand(scenario.types), name=f"{scenario.name}@nominal", period_h=1.0)
-    source = trace_files(trace, parse_reading(None, columns))
-    for read in survey(scenario, source).survey.reads:
+        return None
+    arriving = survey(scenario, trace_files(trace, parse_reading(None, columns)))
+    for read in arriving.survey.reads:
         for line in account_lines(read):
             terminal.note(line)
-    sample = Sample.of(draw_of(scenario, whole(source), "the trace", seed))
-    return build_problem(scenario, sample.demand(scenario), name=f"{scenario.name}@trace", period_h=1.0)
+    return arriving
 
 
 def _verified(
@@ -193,39 +176,27 @@ def _verified(
     trace: list[str] | None,
     columns: list[str] | None,
     policy: Policy,
-    options: Options,
+    options: VerifyOptions,
     hold_out: float,
     out_file: Path | None,
     as_json: bool,
 ) -> None:
-    if not scenario.has_queues:
-        raise InputError(
-            f"--verify: scenario {scenario.name} has no queues to verify: it takes `batching` capacity and discipline"
-        )
-    began = time.perf_counter()
-    draws = _draws(scenario, trace, columns, options.seed, hold_out)
-    silent = refuse_short(scenario, draws.learning, options.level)
-    if silent:
-        terminal.note(f"no request of {', '.join(silent)}: nothing is verified of them")
-    search = verify(scenario, draws, policy, options, tell=terminal.note)
-    verdict = verdict_of(scenario, draws, search, options)
-    if search.best is None:
+    refuse_unverifiable(scenario)
+    arriving = _arriving(terminal, scenario, trace, columns)
+    found = api.verify(scenario, policy, arriving, hold_out=hold_out, options=options, tell=terminal.note)
+    verdict, plan = found.verdict, found.plan
+    if plan is None or found.report is None:
         if as_json:
             terminal.print_json({"verified": verdict.as_dict()})
         else:
             _explain(terminal, verdict)
         raise RunError(verdict.failure)
-    best = search.best.candidate
-    report = check(best.problem, best.plan)
-    if not report.accepted:
-        raise RunError("the checker refuses the plan: " + "; ".join(map(str, report.violations)))
-    plan = replace(best.plan, seconds=time.perf_counter() - began)
     if out_file is not None:
         write_plan(out_file, plan)
     if as_json:
         terminal.print_json({**plan_to_dict(plan), "verified": verdict.as_dict()})
         return
-    terminal.out.print(plan_table(plan, report.cost_parts_usd))
+    terminal.out.print(plan_table(plan, found.report.cost_parts_usd))
     _explain(terminal, verdict)
     terminal.say(f"{verdict.tried} plans tried in {verdict.simulations} simulations, {plan.seconds:.1f} s")
     if out_file is not None:
@@ -234,15 +205,9 @@ def _verified(
 
 def _explain(terminal: Terminal, verdict: Verdict) -> None:
     """The tables and sentences of a verdict."""
-    for line in verdict.words:
+    for line in verdict_words(verdict):
         terminal.say(line)
-    for table in verdict.tables:
+    for table in verdict_tables(verdict):
         terminal.out.print(rich_table(table))
         if table.note:
             terminal.say(table.note)
-
-
-def _draws(scenario: Scenario, trace: list[str] | None, columns: list[str] | None, seed: int, hold_out: float) -> Draws:
-    if trace:
-        return TraceDraws(scenario, trace_files(trace, parse_reading(None, columns)), hold_out=hold_out, seed=seed)
-    return ScenarioDraws(scenario, seed=seed)

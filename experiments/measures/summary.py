@@ -18,6 +18,7 @@ COST_PARTS = ("rental", "model_storage", "token_storage", "delay_penalty", "unme
 RETENTION_H = 1.0  # the paper's storage term holds the tokens of one hour: each token is kept that long
 
 FloatColumn = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.number[Any]]
 
 
 def interval_edges(run: RunSummary, starts_s: FloatColumn) -> FloatColumn:
@@ -49,25 +50,54 @@ def cost_by_interval(scenario: Scenario, run: RunSummary, tally: Tally) -> dict[
     the first interval. Model storage: while any replica of a (model, tier) is rented. Token storage and delay penalty:
     per served request, at its arrival. Unmet penalty: per request that was not served, whatever the reason.
     """
-    limits, edges = scenario.file.limits, interval_edges(run, tally.starts_s)
-    parts = {part: np.zeros(len(tally.starts_s)) for part in COST_PARTS}
+    unserved = tally.counts["arrived"] - tally.counts["served"]
+    return {
+        **fleet_cost(scenario, run, interval_edges(run, tally.starts_s)),
+        **request_cost(scenario, tokens=tally.sums["tokens"], e2e_s=tally.sums["e2e_s"], unserved=unserved),
+    }
+
+
+def fleet_cost(scenario: Scenario, run: RunSummary, edges: FloatColumn) -> dict[str, FloatColumn]:
+    """Rental and model storage [USD] between each two edges; time before zero counts for the first."""
+    price_usd_per_gb_h = scenario.file.limits.storage_price_usd_per_gb_h
+    rental_usd, storage_usd = np.zeros((2, len(edges) - 1))
     spans: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for rental in run.rentals:
         key = run.deployments[rental.deployment]
-        parts["rental"] += rental.price_usd_per_h * _spread(rental.rent_s, rental.end_s, edges) / SECONDS_PER_H
+        rental_usd += rental.price_usd_per_h * _spread(rental.rent_s, rental.end_s, edges) / SECONDS_PER_H
         spans.setdefault((key.model, key.tier), []).append((rental.rent_s, rental.end_s))
     for (model, tier), stays in spans.items():
         weights_gb = scenario.catalog.models[model].weights_gb * scenario.catalog.tiers[tier].weight_factor
         for begin_s, end_s in _union_s(stays):
             stored_h = _spread(begin_s, end_s, edges) / SECONDS_PER_H
-            parts["model_storage"] += limits.storage_price_usd_per_gb_h * weights_gb * stored_h
-    unserved = tally.counts["arrived"] - tally.counts["served"]
+            storage_usd += price_usd_per_gb_h * weights_gb * stored_h
+    return {"rental": rental_usd, "model_storage": storage_usd}
+
+
+def request_cost(scenario: Scenario, *, tokens: Numbers, e2e_s: Numbers, unserved: Numbers) -> dict[str, FloatColumn]:
+    """Token storage, delay and unmet penalty [USD] of requests, from sums by query type.
+
+    Parameters
+    ----------
+    tokens, e2e_s
+        Of the served requests, shape (types, ...).
+    unserved
+        How many were not served, of the same shape.
+    """
+    parts = {part: np.zeros(tokens.shape[1:]) for part in ("token_storage", "delay_penalty", "unmet_penalty")}
     for index, rule in enumerate(scenario.types):
-        token_usd = limits.storage_price_usd_per_gb_h * RETENTION_H * rule.token_storage_gb_per_token
-        parts["token_storage"] += token_usd * tally.sums["tokens"][index]
-        parts["delay_penalty"] += rule.delay_penalty_usd_per_query_s * tally.sums["e2e_s"][index]
+        token_usd = scenario.file.limits.storage_price_usd_per_gb_h * RETENTION_H * rule.token_storage_gb_per_token
+        parts["token_storage"] += token_usd * tokens[index]
+        parts["delay_penalty"] += rule.delay_penalty_usd_per_query_s * e2e_s[index]
         parts["unmet_penalty"] += rule.unmet_penalty_usd_per_query * unserved[index]
     return parts
+
+
+def fleet_cost_by_phase(scenario: Scenario, run: RunSummary) -> tuple[float, float, float]:
+    """Rental and model storage [USD]: before time zero, to start up; up to the horizon; after it, to drain."""
+    edges = np.array([-np.inf, 0.0, run.horizon_s, max(run.end_s, run.horizon_s)])
+    start_up, serving, drain = np.sum(list(fleet_cost(scenario, run, edges).values()), axis=0).tolist()
+    return start_up, serving, drain
 
 
 def gpus_by_tier(run: RunSummary, times_s: FloatColumn) -> dict[str, FloatColumn]:

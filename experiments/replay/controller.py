@@ -151,14 +151,15 @@ class CountingController(Controller, Protocol):
     planning_s: float
     time_limits_hit: int
     infeasible: int
-    says: list[tuple[float, Mapping[DeploymentKey, Expected]]]
+    predictions: list[tuple[float, Mapping[DeploymentKey, Expected]]]
 
 
 class PlanningController:
-    """Forecasts, states the problem, asks the policy and has the checker judge the answer.
+    """Forecasts, states the problem, asks the policy and has its answer checked.
 
     After the run it tells how often it re-planned, how long that took, how many plans hit the time limit, how often
-    there was none, and what each plan in force said of its deployments at the demand that was forecast (`says`).
+    there was none, and what each plan in force predicts of its deployments at the demand that was forecast
+    (`predictions`, with the time from which each holds).
 
     Parameters
     ----------
@@ -186,7 +187,7 @@ class PlanningController:
         self.planning_s = 0.0
         self.time_limits_hit = 0
         self.infeasible = 0
-        self.says: list[tuple[float, Mapping[DeploymentKey, Expected]]] = []
+        self.predictions: list[tuple[float, Mapping[DeploymentKey, Expected]]] = []
 
     def replan(self, seen: Observation, incumbent: Plan | None) -> Plan:
         """See `simulator.engine.Controller`. Where no plan keeps the limits, the incumbent stays in force.
@@ -216,13 +217,13 @@ class PlanningController:
             plan = incumbent
         finally:
             self.planning_s += time.perf_counter() - started
-        self.says.append((seen.now_s, expected(self._scenario, demand, plan)))
+        self.predictions.append((seen.now_s, expected(self._scenario, demand, plan)))
         self.time_limits_hit += plan is not incumbent and plan.status is PlanStatus.TIME_LIMIT
         return plan
 
 
 class FixedController:
-    """Keeps one given plan for the whole run. It says nothing of its own: which demand was planned for is not known."""
+    """Keeps one given plan for the whole run. It predicts nothing: which demand was planned for is not known."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -230,7 +231,7 @@ class FixedController:
         self.planning_s = 0.0
         self.time_limits_hit = 0
         self.infeasible = 0
-        self.says: list[tuple[float, Mapping[DeploymentKey, Expected]]] = []
+        self.predictions: list[tuple[float, Mapping[DeploymentKey, Expected]]] = []
 
     def replan(self, seen: Observation, incumbent: Plan | None) -> Plan:
         """See `simulator.engine.Controller`."""

@@ -17,13 +17,13 @@ from experiments.measures.agreement import Agreement, agreements, expected_of
 from experiments.measures.summary import summarise
 from experiments.measures.tally import Judgement, Tally, judge
 from experiments.replay.controller import CountingController, FixedController, PlanningController
+from experiments.replay.fit import refuse_unfit_plan
 from experiments.scenario.demand import ArrivalCounts
 from experiments.scenario.functions import PARAMETERS, UserFunctions, load_functions
 from experiments.scenario.scenario import Scenario, Unmatched, classify
 from simulator.catalog.configuration import DeploymentKey
-from simulator.engine import Arrivals, ChosenEngine, EngineSettings, Workload, choose_engine
+from simulator.engine import Arrivals, ChosenEngine, EngineSettings, Process, Workload, choose_engine
 from simulator.engine.results import RequestTable, RunSummary
-from simulator.errors import InputError
 from simulator.fleet.reality import Reality
 from simulator.fleet.replicas import replicas_by_deployment
 from simulator.fleet.world import World
@@ -31,12 +31,10 @@ from simulator.planning.plan import Plan
 from simulator.planning.policy import Policy
 from simulator.replica.port import Expected
 from simulator.ticks import to_ticks, to_ticks_array
-from simulator.validation import closest
 from simulator.workload import Trace
 from traces.forecast.registry import ORACLE
 from traces.source import Survey, TraceSource
 
-SHARE_TOLERANCE = 1e-6
 HORIZON_STEP_S = 60.0
 
 BatchSink = Callable[[RequestTable, Judgement, npt.NDArray[np.int32]], None]
@@ -64,6 +62,8 @@ class ReplayOptions:
         The realised world, None for the scenario's own.
     token_log
         Whether the engine logs every step.
+    processes
+        SimPy processes of the user that run beside the fleet (docs/extending.md).
     """
 
     interval_s: float
@@ -72,6 +72,7 @@ class ReplayOptions:
     functions: UserFunctions = field(default_factory=UserFunctions)
     reality: Reality | None = None
     token_log: bool = False
+    processes: tuple[Process, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,7 @@ def engine_of(scenario: Scenario, engine: str = "compiled") -> tuple[ChosenEngin
     return choose_engine(engine, functions.given(), scenario.discipline), functions
 
 
-def engine_remarks(scenario: Scenario, engine: str = "compiled") -> list[str]:
+def engine_notes(scenario: Scenario, engine: str = "compiled") -> list[str]:
     """What a user has to know of the engine that will run, a line each; none if all is as asked."""
     chosen, _ = engine_of(scenario, engine)
     return [line for line in (chosen.warning, chosen.notice) if line]
@@ -309,9 +310,11 @@ def _run(
             sink(batch, judgement, sources)
 
     world = world_of(scenario, reality, options.functions)
-    engine = options.engine.engine(requests.arrivals(), controller, world.offer, settings, reality, progress)
+    engine = options.engine.engine(
+        requests.arrivals(), controller, world.offer, settings, reality, progress, options.processes
+    )
     result = engine.stream(take)
-    says = controller.says or _said_of_true_demand(scenario, result, tally)
+    predictions = controller.predictions or _predictions_for_what_arrived(scenario, result, tally)
     summary = {
         "policy": name,
         "seed": options.seed,
@@ -334,15 +337,15 @@ def _run(
         result=result,
         tally=tally,
         summary=summary,
-        agreement=agreements(result, tally.simulated, says),
+        agreement=agreements(result, tally.simulated, predictions),
         machine=machine,
     )
 
 
-def _said_of_true_demand(
+def _predictions_for_what_arrived(
     scenario: Scenario, result: RunSummary, tally: Tally
 ) -> list[tuple[float, Mapping[DeploymentKey, Expected]]]:
-    """What the plans of a run say of their deployments if what really arrives is known."""
+    """What the plans of a run predict of their deployments if what really arrives is known."""
     arrived = tally.arrived.arrived()
     return [(start_s, expected_of(scenario, arrived, plan)) for start_s, plan in result.plans]
 
@@ -351,49 +354,3 @@ def fleet_changes(result: RunSummary) -> int:
     """Plans that asked for another fleet than the one before; a plan may change the routing alone."""
     fleets = [replicas_by_deployment(plan) for _, plan in result.plans]
     return sum(before != after for before, after in pairwise(fleets))
-
-
-def refuse_unfit_plan(scenario: Scenario, plan: Plan) -> None:
-    """Refuse a plan that this scenario cannot run.
-
-    Raises
-    ------
-    InputError
-        Naming every unknown model, tier or query type, every route to something that is not deployed, and every query
-        type whose shares do not sum to one.
-    """
-    problems = []
-    known = {c.deployment_key for c in scenario.configurations}
-    for d, deployment in enumerate(plan.deployments):
-        c = deployment.configuration
-        if c.model not in scenario.catalog.models:
-            problems.append(f"deployments[{d}].model {c.model!r}: {closest(c.model, scenario.catalog.models)}")
-        elif c.tier not in scenario.catalog.tiers:
-            problems.append(f"deployments[{d}].tier {c.tier!r}: {closest(c.tier, scenario.catalog.tiers)}")
-        elif c.deployment_key not in known:
-            problems.append(
-                f"deployments[{d}]: {c.model} on {c.tier} with tensor_parallel {c.tensor_parallel} and "
-                f"pipeline_parallel {c.pipeline_parallel} is no configuration of scenario {scenario.name}"
-            )
-    deployed = {deployment.configuration.pair for deployment in plan.deployments}
-    names = [rule.name for rule in scenario.types]
-    total = dict.fromkeys(names, 0.0)
-    for r, route in enumerate(plan.routing):
-        if (route.model, route.tier) not in deployed:
-            problems.append(f"routing[{r}]: {route.model} on {route.tier} is not among the plan's deployments")
-        if route.query_type not in total:
-            problems.append(f"routing[{r}].query_type {route.query_type!r}: {closest(route.query_type, names)}")
-        else:
-            total[route.query_type] += route.share
-    for u, (name, share) in enumerate(plan.unmet):
-        if name not in total:
-            problems.append(f"unmet[{u}].query_type {name!r}: {closest(name, names)}")
-        else:
-            total[name] += share
-    problems += [
-        f"shares of query type {name!r} sum to {share:.6g}, expected 1"
-        for name, share in total.items()
-        if abs(share - 1) > SHARE_TOLERANCE
-    ]
-    if problems:
-        raise InputError(f"plan {plan.problem}: {problem}" for problem in problems)

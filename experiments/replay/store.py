@@ -23,7 +23,7 @@ from experiments.measures.summary import interval_table, requests_table
 from experiments.measures.tally import Judgement
 from experiments.replay.run import BatchSink, ReplayRun
 from experiments.replay.timeline import log_frames
-from experiments.scenario.calibration_notes import delay_evidence
+from experiments.scenario.notes import calibration_evidence
 from experiments.scenario.scenario import Scenario
 from simulator.catalog.configuration import DeploymentKey
 from simulator.delay import RooflineDelay
@@ -97,7 +97,7 @@ def specification(
         "options": dict(options),
     }
     fitted = isinstance(scenario.delay_model, RooflineDelay)
-    evidence = delay_evidence(list(scenario.catalog.tiers.values())) if fitted else []
+    evidence = calibration_evidence(list(scenario.catalog.tiers.values())) if fitted else []
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return {
         "format": "tokenfleet-run/1",

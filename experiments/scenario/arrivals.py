@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from experiments.scenario.scenario import EXPECTED, Scenario
+from experiments.scenario.scenario import Scenario
+from experiments.scenario.schema import EXPECTED
 from simulator.rng import stream
 from simulator.workload import Trace
 from traces.source import TraceInMemory

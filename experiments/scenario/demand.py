@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from experiments.scenario.scenario import ForecastChoice, QueryTypeRule, Scenario, classify
+from experiments.scenario.scenario import Scenario, classify
+from experiments.scenario.schema import ForecastChoice, QueryTypeRule
 from simulator.engine import Observation
 from simulator.moments import TokenMoments
 from simulator.planning.problem import DemandQuantiles

@@ -1,276 +1,87 @@
-"""Scenario files (TOML): query types by rules, limits, prices, catalog choice, engine and forecast settings."""
+"""Scenarios: a scenario file with the catalog and the configurations that follow from it, and the requests' types."""
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError, field_validator, model_validator
 
-from experiments.scenario.slo import PercentileSlo, parse_slos
+from experiments.scenario.schema import QueryTypeRule, ScenarioFile
 from simulator.catalog import Catalog, candidate_configurations, load_catalog
 from simulator.catalog.configuration import Configuration, DeploymentKey
 from simulator.delay import DELAY_MODELS, DelayModel, SlowedDelay, StepCost
 from simulator.errors import InputError
-from simulator.fleet.balancer import BALANCERS
-from simulator.fleet.reality import OnFailure
 from simulator.planning.files import read_bytes
 from simulator.planning.plan import describe
-from simulator.planning.policy import StoppingRule
 from simulator.planning.problem import CapacityRows
 from simulator.replica.port import Discipline, NominalReplica
-from simulator.replica.registry import DISCIPLINES, discipline_of
-from simulator.validation import StrictModel, closest, input_error
+from simulator.replica.registry import discipline_of
+from simulator.validation import closest, validated
 from simulator.workload import Trace
-from traces.forecast.registry import FORECASTERS, refuse_unknown
+from traces.forecast.registry import refuse_unknown
 
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
-Degrees = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
-
-EXPECTED = "expected"  # instead of a profile's name
 MAX_LISTED = 5  # requests shown when no rule matches them
 
 
-class TokenRange(StrictModel):
-    """Both ends belong to the range; without `max` it is open."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What a scenario may rent, and of each model that it cannot plan with a sentence that says why."""
 
-    min: Count = 0
-    max: Count | None = None
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max is not None and self.max < self.min:
-            raise ValueError(f"max ({self.max}) must not be below min ({self.min})")
-        return self
-
-    def contains(self, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-        inside = tokens >= self.min
-        return inside if self.max is None else inside & (tokens <= self.max)
-
-
-class ExpectedDemand(StrictModel):
-    """What the operator expects before the first request is seen; the forecast starts from it."""
-
-    arrival_per_h: NonNegative
-    input_tokens: NonNegative
-    output_tokens: NonNegative
-
-
-class PercentileLimits(StrictModel):
-    """Limits by percentile, as in `e2e_s = { p50 = 4.0, p99 = 20.0 }` (`experiments.scenario.slo`)."""
-
-    ttft_s: dict[str, Positive] = Field(default_factory=dict)
-    tpot_s: dict[str, Positive] = Field(default_factory=dict)
-    e2e_s: dict[str, Positive] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _sound(self) -> Self:
-        try:
-            self.slos()
-        except InputError as error:
-            raise ValueError("; ".join(error.problems)) from None
-        return self
-
-    def slos(self) -> tuple[PercentileSlo, ...]:
-        return parse_slos(self.model_dump())
-
-
-class QueryTypeRule(StrictModel):
-    """A query type: the requests that belong to it, its limits and its penalties.
-
-    `delay_slo_s`, `ttft_slo_s` and `tpot_slo_s` are limits of each request, the first also of the mean delay; those of
-    `percentile_slos` are limits that a share of the requests has to keep.
-    """
-
-    name: Annotated[str, Field(min_length=1)]
-    source: str | None = None
-    input_tokens: TokenRange = TokenRange()
-    output_tokens: TokenRange = TokenRange()
-    expected: ExpectedDemand
-    delay_slo_s: Positive
-    ttft_slo_s: Positive | None = None
-    tpot_slo_s: Positive | None = None
-    percentile_slos: PercentileLimits = PercentileLimits()
-    error_slo: Share
-    difficulty: Positive = 1.0
-    delay_penalty_usd_per_query_s: NonNegative = 0.0
-    unmet_penalty_usd_per_query: NonNegative
-    unmet_cap: Share = 1.0
-    token_storage_gb_per_token: NonNegative = 0.0
-
-    def slos(self, default_level: float | None = None) -> tuple[PercentileSlo, ...]:
-        """The percentile SLOs that are stated; where none is and a level is given, the limits of each request at it."""
-        stated = self.percentile_slos.slos()
-        if stated or default_level is None:
-            return stated
-        limits = {"ttft_s": self.ttft_slo_s, "tpot_s": self.tpot_slo_s, "e2e_s": self.delay_slo_s}
-        return tuple(
-            PercentileSlo(measure=measure, level=default_level, limit_s=limit_s)
-            for measure, limit_s in limits.items()
-            if limit_s is not None
-        )
-
-    @property
-    def planned_tpot_s(self) -> float | None:
-        """The time per output token that plans have to keep: what is stated, else the tightest percentile."""
-        if self.tpot_slo_s is not None:
-            return self.tpot_slo_s
-        return min((slo.limit_s for slo in self.slos() if slo.measure == "tpot_s"), default=None)
-
-
-class CatalogChoice(StrictModel):
-    """Which models and tiers may be rented, and at what price."""
-
-    file: str | None = None
-    models: tuple[str, ...] | None = None
-    tiers: tuple[str, ...] | None = None
-    tensor_parallel: Degrees = (1, 2, 4, 8)
-    pipeline_parallel: Degrees = (1,)
-    price_usd_per_gpu_h: dict[str, NonNegative] = Field(default_factory=dict)
-    memory_utilisation: Annotated[float, Field(gt=0, le=1)] = 0.9
-
-
-class Limits(StrictModel):
-    """Money and space. Budget and storage are stated per hour and in total; intervals take their part."""
-
-    budget_usd_per_h: NonNegative
-    storage_capacity_gb: NonNegative = 1000.0
-    storage_price_usd_per_gb_h: NonNegative = 0.0
-    max_replicas: Annotated[int, Field(ge=1)] = 8
-    cap: Annotated[float, Field(gt=0, le=1)] = 1.0
-
-
-class EngineChoice(StrictModel):
-    """How replicas serve and start."""
-
-    token_budget: Annotated[int, Field(ge=1)] = 2048
-    slots: Annotated[int, Field(ge=1)] | None = None  # most requests in service on a replica (`static`)
-    provisioning_s: NonNegative = 60.0
-    load_gb_per_s: Positive = 1.0
-    grace_s: NonNegative = 600.0
-    balancer: str = "least_outstanding_tokens"
-    failures_per_replica_h: NonNegative = 0.0
-    on_failure: OnFailure = OnFailure.REQUEUE
-    step_time: str | None = None  # path/to/file.py:function, from the scenario file's folder; docs/extending.md
-    admission: str | None = None
-    router: str | None = None
-
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        if self.balancer not in BALANCERS:
-            raise ValueError(f"balancer {self.balancer!r} is unknown; known: {', '.join(BALANCERS)}")
-        return self
-
-
-class ForecastChoice(StrictModel):
-    """How arrival rates are forecast (`traces.forecast`): the mean or a quantile of the next interval, times a margin.
-
-    `weight` is also that of the means of lengths.
-    """
-
-    method: str = "ewma"
-    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
-    margin: Positive = 1.0
-    quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
-    season_s: Positive = 86400.0
-
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        if self.method not in FORECASTERS:
-            raise ValueError(f"method {self.method!r} is unknown; {closest(self.method, FORECASTERS)}")
-        return self
-
-    @property
-    def label(self) -> str:
-        """As the command line writes it, for instance `adaptive:p90`."""
-        return self.method if self.quantile is None else f"{self.method}:p{100 * self.quantile:g}"
-
-
-class StopChoice(StrictModel):
-    """Stopping rules of the policies in a replay; all but the time limit are deterministic."""
-
-    relative_gap: NonNegative = 0.01
-    max_nodes: Annotated[int, Field(ge=0)] | None = 2000
-    starts: Annotated[int, Field(ge=1)] = 12
-    iterations: Annotated[int, Field(ge=1)] = 200
-    time_limit_s: Positive | None = 120.0
-
-    def rule(self) -> StoppingRule:
-        return StoppingRule(**self.model_dump())
-
-
-class Synthetic(StrictModel):
-    """What stands in when no trace is given: a profile, or `expected` for Poisson arrivals as the types expect them."""
-
-    profile: str = "azure-2023"
-    duration_s: Positive = 3600.0
-    rate_factor: Positive = 1.0
-
-
-class _File(StrictModel):
-    format: Literal["tokenfleet-scenario/1"]
-    name: str
-    description: str = ""
-    discipline: str
-    capacity: CapacityRows
-    delay_model: str = "constant"
-    tpot_targets_s: tuple[Positive, ...] | None = None
-    catalog: CatalogChoice = CatalogChoice()
-    limits: Limits
-    engine: EngineChoice = EngineChoice()
-    forecast: ForecastChoice = ForecastChoice()
-    stop: StopChoice = StopChoice()
-    synthetic: Synthetic = Synthetic()
-    query_types: Annotated[tuple[QueryTypeRule, ...], Field(min_length=1)]
-
-    @field_validator("discipline")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in DISCIPLINES:
-            raise ValueError(f"unknown discipline; {closest(name, DISCIPLINES)}")
-        return name
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        problems = []
-        names = [rule.name for rule in self.query_types]
-        problems += [f"query_types names {name!r} twice" for name in sorted({n for n in names if names.count(n) > 1})]
-        if self.delay_model not in DELAY_MODELS:
-            problems.append(f"delay_model {self.delay_model!r} is unknown; known: {', '.join(DELAY_MODELS)}")
-        if self.engine.slots is not None and not DISCIPLINES[self.discipline].slotted:
-            problems.append(f"engine.slots: the discipline {self.discipline!r} has no slots")
-        if self.capacity is CapacityRows.BATCHING:
-            problems += [
-                f"query_types[{i}].tpot_slo_s is missing: `batching` capacity needs one for {rule.name!r}"
-                for i, rule in enumerate(self.query_types)
-                if rule.planned_tpot_s is None
-            ]
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+    catalog: Catalog
+    configurations: tuple[Configuration, ...]
+    skipped: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scenario:
-    """A scenario file with its catalog read and its configurations listed; `folder` is where its paths count from.
+    """What a scenario file states, and how much slower its world is; all else follows from that.
 
-    `skipped` says of each model that the file chooses and that fits nowhere why it is left out.
+    Only `resolve` makes scenarios, so that each is as sound as one that was read from a file.
+
+    Attributes
+    ----------
+    file
+        Every field of the file, with the changes that were asked for.
+    folder
+        Where relative paths of the file count from.
+    source
+        What messages call the file.
+    delay_factor
+        How many times as long every step takes as the delay model says, for planner and engine alike.
     """
 
-    file: _File
+    file: ScenarioFile
     folder: Path
-    catalog: Catalog
-    delay_model: DelayModel
-    configurations: tuple[Configuration, ...]
-    skipped: tuple[str, ...] = ()
+    source: str
+    delay_factor: float
+
+    @cached_property
+    def choice(self) -> Choice:
+        """The models and tiers that the file chooses, without the models that cannot be planned with."""
+        return _choice_of(self.file, self.folder)
+
+    @cached_property
+    def delay_model(self) -> DelayModel:
+        """The delay model that the file names, in the scenario's slower world."""
+        model = DELAY_MODELS[self.file.delay_model](self.catalog)
+        return model if self.delay_factor == 1 else SlowedDelay(model, self.delay_factor)
+
+    @property
+    def catalog(self) -> Catalog:
+        """Models and tiers that can be planned with."""
+        return self.choice.catalog
+
+    @property
+    def configurations(self) -> tuple[Configuration, ...]:
+        """What can be rented, by model, tier and number of GPUs."""
+        return self.choice.configurations
 
     @property
     def name(self) -> str:
@@ -326,6 +137,81 @@ class Scenario:
         return np.outer(difficulty, base)
 
 
+def resolve(stated: Mapping[str, Any], *, source: str, folder: Path = Path(), delay_factor: float = 1.0) -> Scenario:
+    """The scenario of what a file states: every scenario, changed or not, comes from here.
+
+    Parameters
+    ----------
+    stated
+        The content of the file, as TOML has it.
+    source
+        What messages call the file.
+    folder
+        Where relative paths of the file count from.
+    delay_factor
+        How many times as long every step takes as the delay model says.
+
+    Raises
+    ------
+    InputError
+        Naming the file and every field that is missing, unknown or out of range; or an unknown model or tier; or a
+        budget that rents nothing.
+    """
+    file = validated(ScenarioFile, stated, source)
+    if not 0 < delay_factor < math.inf:
+        raise InputError(f"{source}: the factor on all delays has to be a number above zero, found {delay_factor:g}")
+    scenario = Scenario(file=file, folder=folder, source=source, delay_factor=delay_factor)
+    try:
+        _refuse_tiny_budget(file.limits.budget_usd_per_h, scenario.choice)
+    except InputError as error:
+        raise InputError(f"{source}: {problem}" for problem in error.problems) from None
+    return scenario
+
+
+def _choice_of(file: ScenarioFile, folder: Path) -> Choice:
+    """What can be planned with: a model that cannot be is skipped, and only all of them are an error."""
+    stated, skipped = file.catalog, []
+    try:
+        catalog = load_catalog(None if stated.file is None else folder / stated.file).select(
+            models=stated.models, tiers=stated.tiers, price_overrides=stated.price_usd_per_gpu_h
+        )
+        skipped = [
+            f"{model.name}: no error is known, and none can be planned with; state one in a file"
+            for model in catalog.models.values()
+            if model.error is None
+        ]
+        with_error = {name: model for name, model in catalog.models.items() if model.error is not None}
+        candidates = candidate_configurations(
+            replace(catalog, models=with_error),
+            stated.tensor_parallel,
+            stated.pipeline_parallel,
+            stated.memory_utilisation,
+        )
+    except InputError as error:
+        raise InputError(f"catalog: {problem}" for problem in (*skipped, *error.problems)) from None
+    return Choice(
+        catalog=catalog.select(models=dict.fromkeys(c.model for c in candidates.configurations)),
+        configurations=candidates.configurations,
+        skipped=(*skipped, *candidates.skipped),
+    )
+
+
+def _refuse_tiny_budget(budget_usd_per_h: float, choice: Choice) -> None:
+    """A budget that rents nothing would reject every request: surely a mistake."""
+    tiers = choice.catalog.tiers
+    price, cheapest = min(
+        ((c.gpus * tiers[c.tier].price_usd_per_gpu_h, c) for c in choice.configurations), key=lambda item: item[0]
+    )
+    if budget_usd_per_h < price:
+        raise InputError(
+            f"limits.budget_usd_per_h: {budget_usd_per_h:g} USD/h is too small: the cheapest replica, "
+            f"{describe(cheapest)}, rents for {price:g} USD/h"
+        )
+
+
+# -- scenarios by name or path ----------------------------------------------------------------------------------------
+
+
 def shipped_scenarios() -> dict[str, str]:
     """Names of the shipped scenarios with their descriptions."""
     folder = resources.files("experiments") / "scenarios"
@@ -346,14 +232,55 @@ def load_scenario(name_or_path: str) -> Scenario:
     """
     if "/" in name_or_path or name_or_path.endswith(".toml"):
         path = Path(name_or_path)
-        return _parse(read_bytes(path), str(path), path.parent)
+        return _parsed(read_bytes(path), str(path), path.parent)
     known = shipped_scenarios()
     if name_or_path not in known:
         raise InputError(
             f"unknown scenario {name_or_path!r}; {closest(name_or_path, known)}; or a path to a .toml file"
         )
     resource = resources.files("experiments") / "scenarios" / f"{name_or_path}.toml"
-    return _parse(resource.read_bytes(), f"scenario {name_or_path}", Path())
+    return _parsed(resource.read_bytes(), f"scenario {name_or_path}", Path())
+
+
+def _parsed(data: bytes, source: str, folder: Path) -> Scenario:
+    try:
+        stated = tomllib.loads(data.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: expected TOML: {error}") from None
+    return resolve(stated, source=source, folder=folder)
+
+
+# -- changed scenarios ------------------------------------------------------------------------------------------------
+
+
+def with_changes(scenario: Scenario, changes: Mapping[str, Any], *, delay_factor: float = 1.0) -> Scenario:
+    """The scenario with other values of some fields, and slower by another factor.
+
+    Parameters
+    ----------
+    changes
+        New values by dotted name, as in `{"limits.cap": 0.7}`.
+    delay_factor
+        Comes on top of the scenario's own.
+
+    Raises
+    ------
+    InputError
+        As for a file that states these values.
+    """
+    if not changes and delay_factor == 1:
+        return scenario
+    stated = scenario.file.model_dump()
+    for name, value in changes.items():
+        *groups, field = name.split(".")
+        place = stated
+        for group in groups:
+            place = place.setdefault(group, {})
+            if not isinstance(place, dict):
+                raise InputError(f"{scenario.source}: {name}: {group} has no fields of its own")
+        place[field] = value
+    factor = scenario.delay_factor * delay_factor
+    return resolve(stated, source=scenario.source, folder=scenario.folder, delay_factor=factor)
 
 
 _FORECAST = re.compile(r"(?P<method>[^:]+)(:p(?P<percent>\d{1,2}(\.\d+)?))?")
@@ -375,9 +302,8 @@ def with_forecast(scenario: Scenario, text: str) -> Scenario:
         refuse_unknown(match["method"])
     except InputError as error:
         raise InputError(f"--forecast: {error}") from None
-    chosen = {"method": match["method"], "quantile": None if percent is None else percent / 100}
-    choice = scenario.file.forecast.model_copy(update=chosen)
-    return replace(scenario, file=scenario.file.model_copy(update={"forecast": choice}))
+    quantile = None if percent is None else percent / 100
+    return with_changes(scenario, {"forecast.method": match["method"], "forecast.quantile": quantile})
 
 
 def with_delay_model(scenario: Scenario, name: str) -> Scenario:
@@ -390,88 +316,15 @@ def with_delay_model(scenario: Scenario, name: str) -> Scenario:
     """
     if name not in DELAY_MODELS:
         raise InputError(f"--delay-model: {name!r} is unknown; {closest(name, DELAY_MODELS)}")
-    file = scenario.file.model_copy(update={"delay_model": name})
-    return replace(scenario, file=file, delay_model=DELAY_MODELS[name](scenario.catalog))
+    return with_changes(scenario, {"delay_model": name})
 
 
 def slowed(scenario: Scenario, factor: float) -> Scenario:
     """The scenario in a world in which every step takes `factor` times as long, for planner and engine alike."""
-    return scenario if factor == 1 else replace(scenario, delay_model=SlowedDelay(scenario.delay_model, factor))
+    return with_changes(scenario, {}, delay_factor=factor)
 
 
-def with_changes(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
-    """The scenario with other values of some fields, by dotted name (`limits.cap`); not of its catalog.
-
-    Raises
-    ------
-    InputError
-        If there is no such field, or the value is out of range.
-    """
-    if not changes:
-        return scenario
-    raw = scenario.file.model_dump()
-    for name, value in changes.items():
-        *groups, field = name.split(".")
-        place = raw
-        for group in groups:
-            place = place.get(group, {})
-        if field not in place or groups[:1] == ["catalog"]:
-            raise InputError(f"scenario {scenario.name}: {name} is no field that can be changed")
-        place[field] = value
-    try:
-        file = _File.model_validate(raw)
-    except ValidationError as error:
-        raise input_error(f"scenario {scenario.name}", error) from None
-    return replace(scenario, file=file, delay_model=DELAY_MODELS[file.delay_model](scenario.catalog))
-
-
-def _parse(data: bytes, source: str, folder: Path) -> Scenario:
-    try:
-        raw = tomllib.loads(data.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: expected TOML: {error}") from None
-    try:
-        file = _File.model_validate(raw)
-    except ValidationError as error:
-        raise input_error(source, error) from None
-    choice = file.catalog
-    try:
-        catalog = load_catalog(None if choice.file is None else folder / choice.file).select(
-            models=choice.models, tiers=choice.tiers, price_overrides=choice.price_usd_per_gpu_h
-        )
-        unknown = [model.name for model in catalog.models.values() if model.error is None]
-        if unknown:
-            raise InputError(
-                f"{', '.join(unknown)}: no error is known, and none can be planned with; state one in a file"
-            )
-        candidates = candidate_configurations(
-            catalog, choice.tensor_parallel, choice.pipeline_parallel, choice.memory_utilisation
-        )
-    except InputError as error:
-        raise InputError(f"{source}: catalog: {problem}" for problem in error.problems) from None
-    configurations = candidates.configurations
-    catalog = catalog.select(models=list(dict.fromkeys(c.model for c in configurations)))
-    _refuse_tiny_budget(source, file, catalog, configurations)
-    return Scenario(
-        file=file,
-        folder=folder,
-        catalog=catalog,
-        delay_model=DELAY_MODELS[file.delay_model](catalog),
-        configurations=configurations,
-        skipped=candidates.skipped,
-    )
-
-
-def _refuse_tiny_budget(source: str, file: _File, catalog: Catalog, configurations: tuple[Configuration, ...]) -> None:
-    """A budget that rents nothing would reject every request: surely a mistake."""
-    cheapest = min(configurations, key=lambda c: c.gpus * catalog.tiers[c.tier].price_usd_per_gpu_h)
-    price = cheapest.gpus * catalog.tiers[cheapest.tier].price_usd_per_gpu_h
-    budget = file.limits.budget_usd_per_h
-    if budget < price:
-        raise InputError(
-            f"{source}: limits.budget_usd_per_h: {budget:g} USD/h is too small: the cheapest replica, "
-            f"{describe(cheapest)}, rents for {price:g} USD/h"
-        )
+# -- query types of requests ------------------------------------------------------------------------------------------
 
 
 def classify(scenario: Scenario, trace: Trace) -> npt.NDArray[np.int32]:

@@ -82,14 +82,14 @@ def parse_slos(stated: Mapping[str, Mapping[str, float]]) -> tuple[PercentileSlo
     problems: list[str] = []
     slos: list[PercentileSlo] = []
     for measure in MEASURES:
-        own: list[PercentileSlo] = []
+        of_measure: list[PercentileSlo] = []
         for text, limit_s in stated.get(measure, {}).items():
             try:
-                own.append(PercentileSlo(measure=measure, level=parse_percentile(text), limit_s=limit_s))
+                of_measure.append(PercentileSlo(measure=measure, level=parse_percentile(text), limit_s=limit_s))
             except InputError as error:
                 problems.append(f"{measure}: {error}")
-        own.sort(key=lambda slo: slo.level)
-        for lower, higher in pairwise(own):
+        of_measure.sort(key=lambda slo: slo.level)
+        for lower, higher in pairwise(of_measure):
             if lower.level == higher.level:
                 problems.append(f"{measure}: {lower.percentile} is stated twice")
             elif higher.limit_s < lower.limit_s:
@@ -97,7 +97,7 @@ def parse_slos(stated: Mapping[str, Mapping[str, float]]) -> tuple[PercentileSlo
                     f"{measure}: {higher.percentile} = {higher.limit_s:g} s is below {lower.percentile} = "
                     f"{lower.limit_s:g} s: they contradict each other, more requests cannot have the smaller limit"
                 )
-        slos += own
+        slos += of_measure
     first = {slo.level: slo for slo in slos if slo.measure == "ttft_s"}
     problems += [
         f"e2e_s: {slo.percentile} = {slo.limit_s:g} s is below that of ttft_s = {first[slo.level].limit_s:g} s: they "
@@ -137,7 +137,7 @@ class SloCount:
         return self.share <= self.slo.allowed + ROUNDING
 
     @property
-    def strain(self) -> float:
+    def slo_ratio(self) -> float:
         """Share beyond the limit over the share that may be: 1 where the SLO just holds."""
         return self.share / self.slo.allowed
 
@@ -160,6 +160,6 @@ def beyond(requests: RequestTable, slo: PercentileSlo, guard: float = 1.0) -> tu
 
 def count_slo(requests: RequestTable, query_type: int, slo: PercentileSlo, guard: float = 1.0) -> SloCount:
     """Count over the requests of one type."""
-    own = requests.query_type == query_type
+    of_type = requests.query_type == query_type
     applies, over = beyond(requests, slo, guard)
-    return SloCount(slo=slo, requests=int((own & applies).sum()), over=int((own & over).sum()))
+    return SloCount(slo=slo, requests=int((of_type & applies).sum()), over=int((of_type & over).sum()))

@@ -177,7 +177,7 @@ def _static(asked: _Asked) -> list[Run]:
     common = {"factors": asked.factors[STATIC]}
     runs = [
         Run(
-            task="kept",
+            task="static_plan",
             parameters={
                 **changed(asked.found, limits__cap=cap),
                 **common,
@@ -194,7 +194,7 @@ def _static(asked: _Asked) -> list[Run]:
     if asked.verify is not None:
         runs += [
             Run(
-                task="kept",
+                task="static_plan",
                 parameters={
                     **asked.found,
                     **common,

@@ -7,7 +7,7 @@ import pandas as pd
 import typer
 
 from experiments.options import parse_duration_s, parse_numbers, parse_reading, trace_files
-from experiments.replay.run import engine_remarks, survey
+from experiments.replay.run import engine_notes, survey
 from experiments.scenario.scenario import Scenario, load_scenario
 from experiments.scenario.slo import parse_percentile, percentile_name
 from experiments.show.parts import DASH, Line, LineChart, Section, Table
@@ -25,7 +25,7 @@ from experiments.studies.conduct import (
 from experiments.studies.tasks.headroom import CONVERSATION, STEP, configuration_of
 from experiments.studies.view import cell, curve, estimate, mean_of, options_of, rows_where, values_of
 from experiments.sweep.specification import Run
-from experiments.verify.loop import LITTLE
+from experiments.verify.alternatives import LITTLE
 from simulator.errors import InputError
 from traces.synthetic.profile import load_profile
 
@@ -70,8 +70,8 @@ def command(
     chosen = load_scenario(scenario)
     if not chosen.has_queues:
         raise InputError(f"scenario {chosen.name} has no queues: it takes `batching` capacity and discipline")
-    for remark in engine_remarks(chosen):
-        terminal.warn(remark)
+    for note in engine_notes(chosen):
+        terminal.warn(note)
     configuration_of(chosen, model, tier, tensor_parallel)
     sizes = parse_numbers(replicas, "--replicas", least=1)
     if not all(size.is_integer() for size in sizes):

@@ -83,7 +83,7 @@ def command(
     }
     runs = [
         Run(
-            task="follow",
+            task="rolling_horizon",
             parameters={
                 **common,
                 "policy": name,

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.options import parse_reading, trace_files
-from experiments.replay.run import engine_remarks, survey
+from experiments.replay.run import engine_notes, survey
 from experiments.scenario.scenario import load_scenario
 from experiments.show.progress import Terminal
 from experiments.studies.view import cell
@@ -28,8 +28,8 @@ def arrivals(
         If there is no such scenario, or the trace is bad or does not match it.
     """
     chosen = load_scenario(scenario)
-    for remark in engine_remarks(chosen):
-        terminal.warn(remark)
+    for note in engine_notes(chosen):
+        terminal.warn(note)
     files = [scenario] if scenario.endswith(".toml") else []
     if trace:
         survey(chosen, trace_files(list(trace), parse_reading()))

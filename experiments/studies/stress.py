@@ -7,9 +7,11 @@ import pandas as pd
 import typer
 
 from experiments.options import parse_duration_s, parse_factors, parse_reading, trace_files
-from experiments.replay.run import engine_remarks, survey
-from experiments.scenario.calibration_notes import delay_remarks
-from experiments.scenario.scenario import EXPECTED, load_scenario, with_delay_model
+from experiments.replay.run import engine_notes, survey
+from experiments.replay.stress import INFLATED
+from experiments.scenario.notes import scenario_notes
+from experiments.scenario.scenario import load_scenario, with_delay_model
+from experiments.scenario.schema import EXPECTED
 from experiments.show.parts import LineChart, Section, Table
 from experiments.show.progress import ProblemOption, ScenarioOption, Terminal
 from experiments.studies.conduct import (
@@ -26,7 +28,6 @@ from experiments.studies.conduct import (
     policy_names,
     refuse_other_folder,
 )
-from experiments.studies.tasks.stress import INFLATED
 from experiments.studies.view import (
     Claim,
     cell,
@@ -97,10 +98,10 @@ def command(
         chosen = load_scenario(scenario)
         if delay_model is not None:
             chosen = with_delay_model(chosen, delay_model)
-        for remark in delay_remarks(chosen):
-            terminal.note(remark)
-        for remark in engine_remarks(chosen, engine) if simulate else ():
-            terminal.warn(remark)
+        for note in scenario_notes(chosen):
+            terminal.note(note)
+        for note in engine_notes(chosen, engine) if simulate else ():
+            terminal.warn(note)
         if trace:
             survey(chosen, trace_files(trace, parse_reading()))
         tied = bool(trace) or chosen.file.synthetic.profile != EXPECTED

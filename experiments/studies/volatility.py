@@ -80,7 +80,7 @@ def command(
     }
     runs = [
         Run(
-            task="follow",
+            task="rolling_horizon",
             parameters={**common, "policy": name, "seed": seed, "sigma": sigma, "interval_s": interval_s},
             label=f"{name}, sigma {sigma:g}, {'once' if interval_s is None else 'every ' + interval}, seed {seed}",
         )

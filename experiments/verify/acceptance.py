@@ -45,7 +45,7 @@ def draws_wanted(first: int, number: int, failures: int = 0) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
-    """Strains of the draws in their order: above 1 where a draw was not passed.
+    """SLO ratios of the draws in their order (`Trial.slo_ratio`): above 1 where a draw was not passed.
 
     Attributes
     ----------
@@ -71,13 +71,13 @@ class Acceptance:
 
     @property
     def worst(self) -> float:
-        """The largest strain."""
+        """The largest SLO ratio."""
         return max((self.held_out or 0.0, *self.search, *self.fresh))
 
     @property
     def failures(self) -> int:
         """Fresh draws that were not passed."""
-        return sum(strain > 1 for strain in self.fresh)
+        return sum(slo_ratio > 1 for slo_ratio in self.fresh)
 
     @property
     def accepted(self) -> bool:

@@ -10,18 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.measures.agreement import expected
+from experiments.measures.summary import fleet_cost_by_phase
 from experiments.measures.tally import Judgement
 from experiments.replay.run import ReplayOptions, engine_of, replay_policy, survey
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.slo import ROUNDING, beyond, count_slo, percentile_name
 from experiments.verify.draws import Draws
-from experiments.verify.loop import LITTLE, Search, Tried
+from experiments.verify.search import Search, Tried
 from policies.registry import make_policy
 from simulator.engine.results import RequestTable
 from simulator.units import SECONDS_PER_H
 
 INTERVALS_S = (300.0, 60.0)
 REPLANNER = "agh"
+LITTLE = 0.3  # a load over its limit below which static headroom is the wrong tool
 LEVELS = (0.9, 0.75, 0.5)
 
 
@@ -29,7 +31,8 @@ LEVELS = (0.9, 0.75, 0.5)
 class Alternative:
     """One way, priced on the arrivals that were learned from.
 
-    `late_share` is of the SLO that is strained most; `basis` says whether it was simulated or estimated, and how.
+    `late_share` is that of the SLO which is furthest beyond what may be late, or closest to it; `basis` says whether it
+    was simulated or estimated, and how.
     """
 
     way: str
@@ -79,21 +82,22 @@ def _replanned(scenario: Scenario, draws: Draws, search: Search, seed: int) -> l
             late: npt.NDArray[np.float64] = late,
             of: npt.NDArray[np.float64] = of,
         ) -> None:
-            counts = [count_slo(batch, i, slo) for i, own in enumerate(search.slos) for slo in own]
+            counts = [count_slo(batch, i, slo) for i, of_type in enumerate(search.slos) for slo in of_type]
             late += [count.over for count in counts]
             of += [count.requests for count in counts]
 
         options = ReplayOptions(interval_s=interval_s, seed=seed, engine=chosen, functions=functions)
         run = replay_policy(scenario, arriving, make_policy(REPLANNER), options, sink=take)
-        allowed = np.array([slo.allowed for own in search.slos for slo in own])
+        allowed = np.array([slo.allowed for of_type in search.slos for slo in of_type])
         share = np.divide(late, of, out=np.zeros_like(late), where=of > 0)
         worst = int(np.argmax(share / allowed))
+        start_up_usd, _, drain_usd = fleet_cost_by_phase(scenario, run.result)  # as other ways: only while it serves
         cost_usd = run.summary["cost_usd"]
         assert isinstance(cost_usd, float)
         found.append(
             Alternative(
                 way=f"plan again every {interval_s / 60:g} min ({REPLANNER}, cap {scenario.file.limits.cap:g})",
-                cost_usd_per_h=cost_usd * SECONDS_PER_H / draws.learning.horizon_s,
+                cost_usd_per_h=(cost_usd - start_up_usd - drain_usd) * SECONDS_PER_H / draws.learning.horizon_s,
                 late_share=float(share[worst]),
                 holds=bool((share <= allowed + ROUNDING).all()),
                 basis="simulated",
@@ -109,8 +113,8 @@ def _refusing(scenario: Scenario, search: Search) -> list[Alternative]:
     for item in search.tried:
         requests, refused_usd = item.trial.run.requests, 0.0
         refused = np.zeros(len(requests), dtype=np.bool_)
-        for i, own in enumerate(search.slos):
-            for slo in own:
+        for i, of_type in enumerate(search.slos):
+            for slo in of_type:
                 refused |= beyond(requests, slo)[1] & (requests.query_type == i)
         refused &= requests.served  # what was not served is in the cost already
         for i, rule in enumerate(scenario.types):
@@ -130,7 +134,7 @@ def _looser(search: Search) -> list[Alternative]:
     found: list[Alternative] = []
     for level in LEVELS:
         fit = [item for item in search.tried if _most_late(item) <= 1 - level + ROUNDING]
-        if not fit or any(slo.level <= level for own in search.slos for slo in own):
+        if not fit or any(slo.level <= level for of_type in search.slos for slo in of_type):
             continue
         item = min(fit, key=lambda tried: tried.trial.cost_usd_per_h)
         if found and item.trial.cost_usd_per_h >= found[-1].cost_usd_per_h:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from experiments.replay.run import horizon_of, survey, workload_of
+from experiments.replay.run import Arriving, horizon_of, survey, workload_of
 from experiments.scenario.arrivals import stand_in
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.slo import percentile_name, requests_needed
@@ -38,8 +38,15 @@ class Draw:
 
 
 class Draws(Protocol):
-    """Arrivals of one kind; the same number, the same draw."""
+    """Arrivals of one kind; the same number, the same draw.
 
+    Attributes
+    ----------
+    arriving
+        All that is given: what is learned from, and what is held out.
+    """
+
+    arriving: Arriving
     learning: Draw
     learning_source: TraceSource
     held_out: Draw | None
@@ -64,13 +71,13 @@ class TraceDraws:
     Raises
     ------
     InputError
-        If the trace is bad, or too short to be cut into blocks.
+        If the trace is too short to be cut into blocks.
     """
 
-    def __init__(self, scenario: Scenario, source: TraceSource, *, hold_out: float, seed: int) -> None:
-        span_s = survey(scenario, source).survey.span_s
-        trace = whole(source)
-        cut_s = span_s * (1 - hold_out)
+    def __init__(self, scenario: Scenario, arriving: Arriving, *, hold_out: float, seed: int) -> None:
+        self.arriving = arriving
+        trace = whole(arriving.source)
+        cut_s = arriving.survey.span_s * (1 - hold_out)
         place = int(np.searchsorted(trace.arrival_s, cut_s, side="right")) if hold_out > 0 else len(trace)
         self._scenario, self._seed = scenario, seed
         self._first = trace.rows(slice(place))
@@ -116,7 +123,8 @@ class ScenarioDraws:
         self._scenario, self._seed = scenario, seed
         self._duration_s, self._rate_factor = duration_s, rate_factor
         self.learning_source = self._source(seed)
-        self.learning = self._draw(seed, "the draw that is learned from")
+        self.arriving = survey(scenario, self.learning_source)
+        self.learning = draw_of(scenario, whole(self.learning_source), "the draw that is learned from", seed)
 
     def fresh(self, number: int) -> Draw:
         """The arrivals of another seed."""

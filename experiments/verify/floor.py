@@ -18,18 +18,20 @@ from simulator.planning.plan import describe
 ROOM = 0.8  # of a limit that a request alone may take where it is to have room for waiting
 
 
-def alone_s(step: StepCost, own: OfType, token_budget: int, measure: str) -> npt.NDArray[np.float64]:
+def alone_s(step: StepCost, of_type: OfType, token_budget: int, measure: str) -> npt.NDArray[np.float64]:
     """Time of each request if it were alone, NaN where it has none; `measure` is one of `MEASURES`."""
-    steps = np.ceil(np.maximum(own.inputs, 1.0) / token_budget)
-    ttft_s = steps * step.base_s + step.prefill_s_per_token * own.inputs
-    tpot_s = step.base_s + step.decode_s_per_sequence + step.context_s_per_token * (own.inputs + own.outputs / 2)
+    steps = np.ceil(np.maximum(of_type.inputs, 1.0) / token_budget)
+    ttft_s = steps * step.base_s + step.prefill_s_per_token * of_type.inputs
+    tpot_s = (
+        step.base_s + step.decode_s_per_sequence + step.context_s_per_token * (of_type.inputs + of_type.outputs / 2)
+    )
     match measure:
         case "ttft_s":
             return np.asarray(ttft_s)
         case "tpot_s":
-            return np.where(own.outputs > 1, tpot_s, np.nan)
+            return np.where(of_type.outputs > 1, tpot_s, np.nan)
         case "e2e_s":
-            return np.asarray(ttft_s + np.maximum(own.outputs - 1, 0) * tpot_s)
+            return np.asarray(ttft_s + np.maximum(of_type.outputs - 1, 0) * tpot_s)
     raise ValueError(f"the time of a request alone is not known by the measure {measure!r}")
 
 
@@ -59,10 +61,10 @@ def usable_routes(
     usable = np.ones((len(scenario.types), len(configurations)), dtype=np.bool_)
     roomy = usable.copy()
     problems = []
-    for i, (rule, own) in enumerate(zip(scenario.types, sample.types, strict=True)):
+    for i, (rule, of_type) in enumerate(zip(scenario.types, sample.types, strict=True)):
         impossible = False
-        for slo in slos[i] if len(own) else ():
-            floors = np.array([_quantile(alone_s(step, own, budget, slo.measure), slo.level) for step in steps])
+        for slo in slos[i] if len(of_type) else ():
+            floors = np.array([_quantile(alone_s(step, of_type, budget, slo.measure), slo.level) for step in steps])
             usable[i] &= floors <= guard * slo.limit_s
             roomy[i] &= floors <= ROOM * guard * slo.limit_s
             if floors.min() > guard * slo.limit_s:

@@ -59,10 +59,10 @@ class Peak:
         return max(LEAST_CAP, min(1.0, 1.0 / self.factor))
 
 
-def residence_s(step: StepCost, own: OfType, tpot_s: float) -> float:
+def residence_s(step: StepCost, of_type: OfType, tpot_s: float) -> float:
     """Mean stay of a request where a token takes `tpot_s`: half a step, the prefill, the decode."""
-    prefill_s = (1 + RESIDUAL_STEPS) * tpot_s + step.prefill_s_per_token * float(own.inputs.mean())
-    return prefill_s + max(0.0, float(own.outputs.mean()) - 1) * tpot_s
+    prefill_s = (1 + RESIDUAL_STEPS) * tpot_s + step.prefill_s_per_token * float(of_type.inputs.mean())
+    return prefill_s + max(0.0, float(of_type.outputs.mean()) - 1) * tpot_s
 
 
 def window_of(scenario: Scenario, sample: Sample, configuration: Configuration, share: FloatArray) -> float:
@@ -70,10 +70,10 @@ def window_of(scenario: Scenario, sample: Sample, configuration: Configuration, 
     step = scenario.step_cost(configuration.deployment_key)
     tpot_s = configuration.tpot_target_s or max(scenario.tpot_targets_s)
     weights, stays = [], []
-    for own, part in zip(sample.types, share.tolist(), strict=True):
-        if part > 0 and len(own):
-            weights.append(part * float(own.work_s(step).sum()))
-            stays.append(residence_s(step, own, tpot_s))
+    for of_type, part in zip(sample.types, share.tolist(), strict=True):
+        if part > 0 and len(of_type):
+            weights.append(part * float(of_type.work_s(step).sum()))
+            stays.append(residence_s(step, of_type, tpot_s))
     return float(np.average(stays, weights=weights)) if sum(weights) > 0 else 1.0
 
 
@@ -90,7 +90,9 @@ def peak(
         Percentile of the requests.
     """
     window_s = window_of(scenario, sample, configuration, share)
-    mix = [(own, part) for own, part in zip(sample.types, share.tolist(), strict=True) if part > 0 and len(own)]
+    mix = [
+        (of_type, part) for of_type, part in zip(sample.types, share.tolist(), strict=True) if part > 0 and len(of_type)
+    ]
     if guess is Guess.NONE or not mix:
         return Peak(factor=1.0, window_s=window_s)
     step = scenario.step_cost(configuration.deployment_key)
@@ -103,10 +105,10 @@ def _staffing(
     step: StepCost, mix: list[tuple[OfType, float]], horizon_s: float, window_s: float, level: float
 ) -> float:
     load, variance = 0.0, 0.0
-    for own, part in mix:
-        work = own.work_s(step)
+    for of_type, part in mix:
+        work = of_type.work_s(step)
         load += part * float(work.sum()) / horizon_s
-        dispersion = 1 + part * (index_of_dispersion(own.arrival_s, horizon_s, window_s) - 1)  # of thinned arrivals
+        dispersion = 1 + part * (index_of_dispersion(of_type.arrival_s, horizon_s, window_s) - 1)  # of thinned arrivals
         variance += max(dispersion, 0.0) * part * float((work**2).sum()) / horizon_s / window_s
     return 1.0 + float(ndtri(level)) * float(np.sqrt(variance)) / load
 
@@ -117,12 +119,12 @@ def _sequence(
     """The load on a grid, and its percentile over the requests of each type; a request meets that of its point."""
     grid_s = np.arange(0.0, horizon_s + window_s, window_s / GRID)
     load, met = np.zeros(len(grid_s)), []
-    for own, part in mix:
-        done = np.concatenate([[0.0], np.cumsum(own.work_s(step))])
-        upto = np.searchsorted(own.arrival_s, grid_s, side="right")
-        since = np.searchsorted(own.arrival_s, grid_s - window_s, side="right")
+    for of_type, part in mix:
+        done = np.concatenate([[0.0], np.cumsum(of_type.work_s(step))])
+        upto = np.searchsorted(of_type.arrival_s, grid_s, side="right")
+        since = np.searchsorted(of_type.arrival_s, grid_s - window_s, side="right")
         load += part * (done[upto] - done[since]) / window_s
-        met.append(np.diff(np.concatenate([upto, [len(own)]])))
+        met.append(np.diff(np.concatenate([upto, [len(of_type)]])))
     mean = float(load.sum() * window_s / GRID / horizon_s)
     order = np.argsort(load)
     places = [np.searchsorted(np.cumsum(count[order]), level * count.sum()) for count in met]
@@ -138,6 +140,6 @@ def index_of_dispersion(arrival_s: FloatArray, horizon_s: float, window_s: float
 
 def choose(sample: Sample) -> Guess:
     """A where the arrivals of all types together are Poisson-like over ten seconds, C where they are bursty."""
-    arrival_s = np.sort(np.concatenate([own.arrival_s for own in sample.types]))
+    arrival_s = np.sort(np.concatenate([of_type.arrival_s for of_type in sample.types]))
     bursty = index_of_dispersion(arrival_s, sample.horizon_s, 10.0) > POISSON_LIKE
     return Guess.SEQUENCE if bursty else Guess.STAFFING

@@ -55,7 +55,7 @@ def needs(
         Of a simulation of the plan.
     """
     found: dict[DeploymentKey, Need] = {}
-    judged = [(i, slo, beyond(requests, slo, guard)) for i, own in enumerate(slos) for slo in own]
+    late_of_slo = [(i, slo, beyond(requests, slo, guard)) for i, of_type in enumerate(slos) for slo in of_type]
     for deployment in plan.deployments:
         key = deployment.configuration.deployment_key
         if key not in requests.deployments:
@@ -64,16 +64,16 @@ def needs(
         counts = np.bincount(requests.query_type[here], minlength=len(slos))
         if not counts.any():
             continue
-        share = counts / np.maximum([len(own) for own in sample.types], 1)
+        share = counts / np.maximum([len(of_type) for of_type in sample.types], 1)
         window_s = window_of(scenario, sample, deployment.configuration, share)
         load = np.full(len(requests), np.nan)
         load[here] = local_load(scenario, requests, here, key, window_s)
-        for i, slo, (applies, over) in judged:
-            own = here & applies & (requests.query_type == i)
-            late = int((own & over).sum())
-            if late <= (slo.allowed + ROUNDING) * own.sum():
+        for i, slo, (applies, over) in late_of_slo:
+            of_type = here & applies & (requests.query_type == i)
+            late = int((of_type & over).sum())
+            if late <= (slo.allowed + ROUNDING) * of_type.sum():
                 continue
-            factor = float(np.clip(_factor(load[own], late / own.sum(), slo.level), LEAST, MOST))
+            factor = float(np.clip(_factor(load[of_type], late / of_type.sum(), slo.level), LEAST, MOST))
             if key not in found or factor > found[key].factor:
                 found[key] = Need(factor=factor, query_type=i, slo=slo)
     return found

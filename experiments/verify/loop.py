@@ -16,21 +16,30 @@ not monotone in its headroom, so nothing is bisected.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from experiments.replay.controller import Headroom, build_problem
 from experiments.scenario.scenario import Scenario
-from experiments.scenario.slo import PercentileSlo
 from experiments.verify.acceptance import FAILURES, Acceptance, draws_wanted
 from experiments.verify.draws import Draw, Draws
 from experiments.verify.floor import usable_routes
 from experiments.verify.guess import LEAST_CAP, Guess, choose, peak
 from experiments.verify.learning import LEAST, Need, needs
-from experiments.verify.moves import MOST_STRAIN, Candidate, even_routing, larger_fleets, smaller_fleets, with_strain
+from experiments.verify.moves import (
+    MOST_CAP_RATIO,
+    Candidate,
+    even_routing,
+    fullness_by_key,
+    larger_fleets,
+    shares_by_key,
+    smaller_fleets,
+    with_cap_ratio,
+)
 from experiments.verify.sample import Sample
+from experiments.verify.search import SEARCH_DRAWS, Search, Tried, VerifyOptions, line_of
 from experiments.verify.trial import Bench, Trial
 from policies.checking.checked_plan import checked_plan
 from simulator.catalog.configuration import Configuration, DeploymentKey
@@ -46,102 +55,15 @@ ROUNDS = 6
 ADDITIONS = 12
 EFFORT = 150  # fleets that agh+ routes for one of many plans
 LOOSER = (1.7, 1.4, 1.2, 1.1, 1.05)  # times the caps that were learned: plans at less headroom
-SEARCH_DRAWS = 10
 CHEAPER = 0.995  # times the cost of the best: a smaller saving is not worth the draws of an acceptance
 OTHER, SMALLER = "another plan", "smaller"
-LITTLE = 0.3  # a cap below which static headroom is the wrong tool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How a plan is verified.
-
-    Attributes
-    ----------
-    level
-        Percentile at which the limits of types count that state no percentile.
-    guard
-        Share of each limit that the simulations have to keep, in (0, 1].
-    draws
-        Fresh draws that the first plan which comes so far has to pass if it fails none; with failures, and for later
-        ones, it takes more (`experiments.verify.acceptance`).
-    effort
-        Cheaper fleets that are simulated once a plan was accepted.
-    """
-
-    level: float = 0.95
-    guard: float = 0.98
-    guess: Guess = Guess.AUTO
-    draws: int = 94
-    effort: int = 40
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Tried:
-    """A plan that was simulated, and what came of it.
-
-    `failed` is the trial that it did not pass, None if it passed all: there is the most to learn from.
-    """
-
-    step: str  # of the loop: `round 1`, `one more`, `another plan`, `smaller`
-    candidate: Candidate
-    trial: Trial
-    acceptance: Acceptance | None = None
-    failed: Trial | None = None
-
-    @property
-    def accepted(self) -> bool:
-        return self.acceptance is not None and self.acceptance.accepted
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Search:
-    """What the loop knows, and at its end what it found.
-
-    Attributes
-    ----------
-    guessed
-        Shape (types, configurations), over `Scenario.configurations`: the cap that theory says.
-    learned
-        Shape (configurations,): what simulations say of it; the cap of a route is the product.
-    best
-        The cheapest that was accepted, None if none was.
-    fresh_used
-        Fresh draws that acceptances used so far; `unseen` is the number of the next.
-    """
-
-    guess: Guess
-    sample: Sample
-    slos: list[tuple[PercentileSlo, ...]]
-    bench: Bench
-    guessed: FloatArray
-    learned: FloatArray
-    tried: list[Tried] = field(default_factory=list)
-    best: Tried | None = None
-    fresh_used: int = 0
-
-    @property
-    def unseen(self) -> int:
-        """From this number on no plan was tried on any draw."""
-        return SEARCH_DRAWS + self.fresh_used
-
-    @property
-    def closest(self) -> Tried | None:
-        """Of the plans that were not accepted the one that passed most draws, and of these the least strained."""
-
-        def order(item: Tried) -> tuple[int, float]:
-            passed = 0 if item.acceptance is None else len(item.acceptance.search) + len(item.acceptance.fresh)
-            return -passed, item.trial.strain if item.failed is None else item.failed.strain
-
-        return min((item for item in self.tried if not item.accepted), key=order, default=None)
 
 
 def verify(
     scenario: Scenario,
     draws: Draws,
     policy: Policy,
-    options: Options,
+    options: VerifyOptions,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Search:
     """Find the cheapest plan whose simulated percentiles hold.
@@ -163,12 +85,13 @@ class Loop:
     """One search; see the text of the module."""
 
     def __init__(
-        self, scenario: Scenario, draws: Draws, policy: Policy, options: Options, tell: Callable[[str], None]
+        self, scenario: Scenario, draws: Draws, policy: Policy, options: VerifyOptions, tell: Callable[[str], None]
     ) -> None:
         self._scenario, self._draws, self._policy, self._options, self._tell = scenario, draws, policy, options, tell
         sample = Sample.of(draws.learning)
         slos = [
-            rule.slos(options.level) if len(own) else () for rule, own in zip(scenario.types, sample.types, strict=True)
+            rule.slos(options.level) if len(of_type) else ()
+            for rule, of_type in zip(scenario.types, sample.types, strict=True)
         ]
         self._usable = usable_routes(scenario, sample, slos, options.guard)
         self._demand = sample.demand(scenario)
@@ -178,7 +101,7 @@ class Loop:
         self._kept: dict[int, Draw] = {}
         self._refused: Counter[int] = Counter()  # by draw: those that refuse most are tried first
         guess = choose(sample) if options.guess is Guess.AUTO else options.guess
-        self.found = Search(
+        self.search = Search(
             guess=guess,
             sample=sample,
             slos=slos,
@@ -198,31 +121,31 @@ class Loop:
             if tried.accepted:
                 break
             self._learn(tried)
-        if self.found.best is None:
+        if self.search.best is None:
             self._add()
-        if self.found.best is not None:
+        if self.search.best is not None:
             self._shrink()
-        return self.found
+        return self.search
 
     # -- the headroom -----------------------------------------------------------------------------------------------
 
     def _guess(self) -> None:
         """C: of each type by itself. A: of all demand that may go there, then of what the plan at that sends there."""
-        found, configurations = self.found, self._scenario.configurations
-        if found.guess is Guess.SEQUENCE:
+        search, configurations = self.search, self._scenario.configurations
+        if search.guess is Guess.SEQUENCE:
             for i, alone in enumerate(np.eye(len(self._scenario.types))):
                 for a in np.flatnonzero(self._usable[i]).tolist():
-                    found.guessed[i, a] = self._cap(configurations[a], alone)
-        elif found.guess is Guess.STAFFING:
+                    search.guessed[i, a] = self._cap(configurations[a], alone)
+        elif search.guess is Guess.STAFFING:
             for a, configuration in enumerate(configurations):
-                found.guessed[:, a] = self._cap(configuration, self._usable[:, a].astype(np.float64))
+                search.guessed[:, a] = self._cap(configuration, self._usable[:, a].astype(np.float64))
             candidate = self._possible()
             for key, share in shares_by_key(candidate.problem, candidate.plan).items():
                 for a in self._indices(key):
-                    found.guessed[:, a] = self._cap(configurations[a], share)
+                    search.guessed[:, a] = self._cap(configurations[a], share)
 
     def _cap(self, configuration: Configuration, share: FloatArray) -> float:
-        guess, sample, level = self.found.guess, self.found.sample, self._options.level
+        guess, sample, level = self.search.guess, self.search.sample, self._options.level
         return peak(guess, self._scenario, sample, configuration, share, level).cap
 
     def _indices(self, key: DeploymentKey) -> list[int]:
@@ -234,28 +157,28 @@ class Loop:
         Half of what theory was off (in the logarithm) is taken over to the deployments that were not simulated: they
         would get the same traffic.
         """
-        found, candidate = self.found, tried.candidate
+        search, candidate = self.search, tried.candidate
         fullness = {
-            key: full * candidate.strain for key, full in fullness_by_key(candidate.problem, candidate.plan).items()
+            key: full * candidate.cap_ratio for key, full in fullness_by_key(candidate.problem, candidate.plan).items()
         }
         factors = {key: need.factor for key, need in self._needs(tried).items()}
         if not factors:  # the types as a whole are late, but at no deployment alone
             factors = dict.fromkeys(fullness, LEAST)
-        new = {key: found.learned[self._indices(key)[0]] * min(fullness[key], 1.0) / factors[key] for key in factors}
-        others = np.ones(len(found.learned), dtype=np.bool_)
+        new = {key: search.learned[self._indices(key)[0]] * min(fullness[key], 1.0) / factors[key] for key in factors}
+        others = np.ones(len(search.learned), dtype=np.bool_)
         for key in self._simulated | set(fullness):
             others[self._indices(key)] = False
-        found.learned[others] /= np.sqrt(max(factors.values()))
+        search.learned[others] /= np.sqrt(max(factors.values()))
         for key, cap in new.items():
-            found.learned[self._indices(key)] = max(LEAST_CAP, cap)
+            search.learned[self._indices(key)] = max(LEAST_CAP, cap)
         self._simulated |= set(fullness)
 
     def _needs(self, tried: Tried) -> dict[DeploymentKey, Need]:
         """What the deployments of a plan need, by the trial that it did not pass; nothing if it passed all."""
         if tried.failed is None:
             return {}
-        found, plan = self.found, tried.candidate.plan
-        return needs(self._scenario, found.sample, plan, tried.failed.run.requests, found.slos, self._options.guard)
+        search, plan = self.search, tried.candidate.plan
+        return needs(self._scenario, search.sample, plan, tried.failed.run.requests, search.slos, self._options.guard)
 
     # -- plans ------------------------------------------------------------------------------------------------------
 
@@ -267,16 +190,16 @@ class Loop:
             name=f"{self._scenario.name}@verified",
             period_h=1.0,
             headroom=Headroom(
-                cap=np.clip(self.found.guessed * self.found.learned, LEAST_CAP, 1.0), usable=self._usable
+                cap=np.clip(self.search.guessed * self.search.learned, LEAST_CAP, 1.0), usable=self._usable
             ),
         )
 
-    def planned(self, strain: float = 1.0) -> Candidate:
+    def planned(self, cap_ratio: float = 1.0) -> Candidate:
         """The policy's plan at the headroom that is known, or at so much less."""
-        problem = with_strain(self.problem(), strain)
+        problem = with_cap_ratio(self.problem(), cap_ratio)
         stop = replace(self._scenario.file.stop.rule(), effort=EFFORT)
         plan, _ = checked_plan(self._policy, problem, incumbent=None, stop=stop, seed=self._options.seed)
-        return Candidate(plan=plan, problem=problem, strain=strain)
+        return Candidate(plan=plan, problem=problem, cap_ratio=cap_ratio)
 
     def _possible(self) -> Candidate:
         """The policy's plan at the headroom that is known or, where that leaves none, at as much as there can be.
@@ -286,26 +209,26 @@ class Loop:
         InfeasibleError
             If there is no plan without any headroom either.
         """
-        for strain in (1.0, *reversed(LOOSER)):
+        for cap_ratio in (1.0, *reversed(LOOSER)):
             try:
-                return self.planned(strain)
+                return self.planned(cap_ratio)
             except InfeasibleError:
                 continue
         return self.planned(1 / LEAST_CAP)
 
     def attempt(self, step: str, candidate: Candidate) -> Tried:
         """Simulate a plan; if it holds and is cheaper than the best, try to have it accepted."""
-        trial = self.found.bench.trial(candidate.plan, self._draws.learning)
-        best = self.found.best
+        trial = self.search.bench.trial(candidate.plan, self._draws.learning)
+        best = self.search.best
         cheaper = best is None or trial.cost_usd_per_h < CHEAPER * best.trial.cost_usd_per_h
         acceptance: Acceptance | None = None
         failed: Trial | None = trial
         if trial.holds and cheaper:
             acceptance, failed = self._accept(candidate.plan)
         tried = Tried(step=step, candidate=candidate, trial=trial, acceptance=acceptance, failed=failed)
-        self.found.tried.append(tried)
+        self.search.tried.append(tried)
         if tried.accepted:
-            self.found.best = tried
+            self.search.best = tried
         self._tell(line_of(self._scenario, tried))
         return tried
 
@@ -319,7 +242,7 @@ class Loop:
         fresh: list[Trial] = []
         failed: Trial | None = None
         if self._draws.held_out is not None:
-            held_out = self.found.bench.trial(plan, self._draws.held_out)
+            held_out = self.search.bench.trial(plan, self._draws.held_out)
             failed = None if held_out.that_tell.holds else held_out
         if failed is None:
             failed = self._pass(plan, sorted(range(SEARCH_DRAWS), key=self._refused.__getitem__, reverse=True), search)
@@ -327,9 +250,9 @@ class Loop:
             self._reached += 1
             failed = self._fresh(plan, self._reached, fresh)
         acceptance = Acceptance(
-            held_out=None if held_out is None else held_out.that_tell.strain,
-            search=tuple(trial.strain for trial in search),
-            fresh=tuple(trial.strain for trial in fresh),
+            held_out=None if held_out is None else held_out.that_tell.slo_ratio,
+            search=tuple(trial.slo_ratio for trial in search),
+            fresh=tuple(trial.slo_ratio for trial in fresh),
             first=self._options.draws,
             number=max(self._reached, 1),
             held_out_late=() if held_out is None else held_out.late,
@@ -340,7 +263,7 @@ class Loop:
     def _pass(self, plan: Plan, numbers: Iterable[int], trials: list[Trial]) -> Trial | None:
         """The first draw that is not passed, None if all are; `trials` gets all that were tried."""
         for number in numbers:
-            trial = self.found.bench.trial(plan, self._draw(number))
+            trial = self.search.bench.trial(plan, self._draw(number))
             trials.append(trial)
             if not trial.holds:
                 self._refused[number] += 1
@@ -351,8 +274,8 @@ class Loop:
         """The fresh draw that ended it, None if plan `number` is accepted; `trials` gets all that were tried."""
         failures = 0
         while len(trials) < draws_wanted(self._options.draws, number, failures):
-            trial = self.found.bench.trial(plan, self._draw(self.found.unseen))
-            self.found.fresh_used += 1
+            trial = self.search.bench.trial(plan, self._draw(self.search.unseen))
+            self.search.fresh_used += 1
             trials.append(trial)
             failures += not trial.holds
             if failures > FAILURES:
@@ -371,7 +294,7 @@ class Loop:
 
     def _add(self) -> None:
         """One replica more at a time, where the plan that came closest needs it most."""
-        at = self.found.closest
+        at = self.search.closest
         for _ in range(ADDITIONS):
             if at is None or at.accepted:
                 return
@@ -398,20 +321,20 @@ class Loop:
             left -= 1
             self.attempt(OTHER, candidate)
         while left > 0:
-            at = self.found.best
+            at = self.search.best
             assert at is not None
             for candidate in self._smaller(problem, at.candidate.plan):
                 left -= 1
                 if self.attempt(SMALLER, candidate).accepted or left <= 0:
                     break
-            if self.found.best is at:
+            if self.search.best is at:
                 return
 
     def _others(self, problem: PlanningProblem) -> Iterator[Candidate]:
         """What the policy plans at less headroom, with its own routing and with the evenest."""
-        for strain in LOOSER:
+        for cap_ratio in LOOSER:
             try:
-                planned = self.planned(strain)
+                planned = self.planned(cap_ratio)
             except InfeasibleError:
                 continue
             even = even_routing(problem, plan_arrays(problem, planned.plan).replicas, policy=planned.plan.policy)
@@ -420,18 +343,22 @@ class Loop:
                     yield candidate
 
     def _smaller(self, problem: PlanningProblem, plan: Plan) -> Iterator[Candidate]:
-        """Fleets that rent for less: first the cheapest of those that strain little more than what held."""
-        found = []
+        """Fleets that rent for less: first the cheapest of those little fuller than what held."""
+        untried = []
         for fleet in smaller_fleets(problem, plan):
             candidate = even_routing(problem, fleet, policy=plan.policy)
             if candidate is not None and self._could_pay(candidate):
-                found.append(candidate)
-        while found:
-            held = max((i.candidate.strain for i in self.found.tried if i.accepted and i.step == SMALLER), default=1.0)
-            broke = [i.candidate.strain for i in self.found.tried if i.step == SMALLER and not i.accepted]
-            between = float(np.sqrt(held * min((s for s in broke if s > held), default=MOST_STRAIN)))
-            best = min(found, key=lambda c: (c.strain > between, c.plan.cost_usd if c.strain <= between else c.strain))
-            found.remove(best)
+                untried.append(candidate)
+        while untried:
+            smaller = [item for item in self.search.tried if item.step == SMALLER]
+            held = max((item.candidate.cap_ratio for item in smaller if item.accepted), default=1.0)
+            broke = [item.candidate.cap_ratio for item in smaller if not item.accepted]
+            between = float(np.sqrt(held * min((ratio for ratio in broke if ratio > held), default=MOST_CAP_RATIO)))
+            best = min(
+                untried,
+                key=lambda c: (c.cap_ratio > between, c.plan.cost_usd if c.cap_ratio <= between else c.cap_ratio),
+            )
+            untried.remove(best)
             if self._is_new(best):
                 yield best
 
@@ -447,44 +374,5 @@ class Loop:
 
     def _could_pay(self, candidate: Candidate) -> bool:
         """Whether its planned cost is below the best simulated one."""
-        best = self.found.best
+        best = self.search.best
         return best is None or candidate.plan.cost_usd < best.trial.cost_usd_per_h
-
-
-def shares_by_key(problem: PlanningProblem, plan: Plan) -> dict[DeploymentKey, FloatArray]:
-    """Share of each type's demand that goes to each deployment, shape (types,)."""
-    arrays = plan_arrays(problem, plan)
-    return {
-        problem.configurations[a].deployment_key: arrays.share[:, a] for a in np.flatnonzero(arrays.replicas).tolist()
-    }
-
-
-def fullness_by_key(problem: PlanningProblem, plan: Plan) -> dict[DeploymentKey, float]:
-    """Planned load of each deployment over what its cap allows: 1 where it is as full as the headroom lets it be."""
-    arrays = plan_arrays(problem, plan)
-    load = (problem.load * arrays.share).sum(axis=0)
-    return {
-        problem.configurations[a].deployment_key: float(load[a] / problem.cap[a] / arrays.replicas[a])
-        for a in np.flatnonzero(arrays.replicas).tolist()
-    }
-
-
-def line_of(scenario: Scenario, tried: Tried) -> str:
-    """What was tried and what came of it, in a line."""
-    worst = tried.trial.worst
-    told = "no SLO" if worst is None else f"{scenario.types[worst[0]].name} {worst[1].slo.label}"
-    text = f"{tried.step}: {tried.trial.cost_usd_per_h:.3f} USD/h, {tried.candidate.plan.gpus} GPUs; "
-    if worst is not None:
-        text += f"worst {told}: {worst[1].share:.1%} late, {worst[1].slo.allowed:.1%} may be"
-    acceptance = tried.acceptance
-    if acceptance is None:
-        return text
-    if acceptance.accepted:
-        draws = len(acceptance.fresh)
-        return f"{text}; accepted, it held on {draws - acceptance.failures} of {draws} fresh draws"
-    if (acceptance.held_out or 0) > 1:
-        return f"{text}; not accepted: {acceptance.held_out:.2f} times as many late as may be in the part held out"
-    if acceptance.fresh:
-        return f"{text}; not accepted: {acceptance.failures} of {len(acceptance.fresh)} fresh draws were not passed"
-    number = len(acceptance.search)
-    return f"{text}; not accepted: {acceptance.worst:.2f} times as many late as may be on draw {number}"

@@ -7,11 +7,12 @@ from itertools import combinations_with_replacement
 import numpy as np
 
 from policies.heuristics.routing import route
+from simulator.catalog.configuration import DeploymentKey
 from simulator.planning.plan import Plan, PlanArrays, PlanStatus, build_plan, plan_arrays
 from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
 
 SPREAD = 2.0**0.05  # how close the evenest routing is found: 3.5 % of the load
-MOST_STRAIN = 2.0  # times the headroom that was learned: a fleet that needs more is not worth a simulation
+MOST_CAP_RATIO = 2.0  # times the headroom that was learned: a fleet that needs more is not worth a simulation
 SERVED = 1e-7
 SHORTLIST = 8
 
@@ -20,34 +21,36 @@ SHORTLIST = 8
 class Candidate:
     """A plan with the problem that it is a plan of.
 
-    `strain` is by how much its fullest deployment exceeds the caps that were learned: below one there is room.
+    `cap_ratio` is the load of its fullest deployment over the cap that was learned: below one there is room.
     """
 
     plan: Plan
     problem: PlanningProblem
-    strain: float
+    cap_ratio: float
 
 
-def with_strain(problem: PlanningProblem, strain: float) -> PlanningProblem:
+def with_cap_ratio(problem: PlanningProblem, cap_ratio: float) -> PlanningProblem:
     """The problem in which every replica may be filled to so many times its cap; at most to its limit."""
-    cap = np.minimum(problem.cap * strain, 1.0)
+    cap = np.minimum(problem.cap * cap_ratio, 1.0)
     return replace(problem, cap=cap, kv=problem.kv * (problem.cap / cap))
 
 
 def even_routing(
-    problem: PlanningProblem, replicas: IntArray, *, policy: str, most_strain: float = MOST_STRAIN
+    problem: PlanningProblem, replicas: IntArray, *, policy: str, most_cap_ratio: float = MOST_CAP_RATIO
 ) -> Candidate | None:
-    """The routing of a fleet that serves all demand with the lowest strain on its caps, and of these the cheapest.
+    """The routing of a fleet that serves all demand whose fullest deployment is the least full for its cap, the
+    cheapest of these.
 
-    None if even `most_strain` is not enough. Found by bisection: the more strain is borne, the more routings there are.
+    None if even `most_cap_ratio` is not enough. Found by bisection: the fuller replicas may be, the more
+    routings there are.
     """
 
-    def routed(strain: float) -> tuple[PlanningProblem, PlanArrays] | None:
-        bearing = with_strain(problem, strain)
+    def routed(cap_ratio: float) -> tuple[PlanningProblem, PlanArrays] | None:
+        bearing = with_cap_ratio(problem, cap_ratio)
         arrays = route(bearing, replicas)
         return None if arrays is None or arrays.unmet.max(initial=0.0) > SERVED else (bearing, arrays)
 
-    low, high = 0.0, most_strain
+    low, high = 0.0, most_cap_ratio
     found = routed(high)
     if found is None:
         return None
@@ -63,7 +66,7 @@ def even_routing(
         trial = high / 2 if low == 0.0 else float(np.sqrt(low * high))
     bearing, arrays = found
     plan = build_plan(bearing, arrays, policy=policy, status=PlanStatus.FEASIBLE, seconds=0.0)
-    return Candidate(plan=plan, problem=bearing, strain=high)
+    return Candidate(plan=plan, problem=bearing, cap_ratio=high)
 
 
 def smaller_fleets(problem: PlanningProblem, plan: Plan) -> Iterator[IntArray]:
@@ -120,3 +123,21 @@ def larger_fleets(problem: PlanningProblem, plan: Plan, first: list[int]) -> Ite
             fleet = have.copy()
             fleet[a] += 1
             yield fleet
+
+
+def shares_by_key(problem: PlanningProblem, plan: Plan) -> dict[DeploymentKey, FloatArray]:
+    """Share of each type's demand that goes to each deployment, shape (types,)."""
+    arrays = plan_arrays(problem, plan)
+    return {
+        problem.configurations[a].deployment_key: arrays.share[:, a] for a in np.flatnonzero(arrays.replicas).tolist()
+    }
+
+
+def fullness_by_key(problem: PlanningProblem, plan: Plan) -> dict[DeploymentKey, float]:
+    """Planned load of each deployment over what its cap allows: 1 where it is as full as the headroom lets it be."""
+    arrays = plan_arrays(problem, plan)
+    load = (problem.load * arrays.share).sum(axis=0)
+    return {
+        problem.configurations[a].deployment_key: float(load[a] / problem.cap[a] / arrays.replicas[a])
+        for a in np.flatnonzero(arrays.replicas).tolist()
+    }

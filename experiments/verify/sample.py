@@ -6,11 +6,14 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from experiments.replay.controller import build_problem
+from experiments.replay.run import Arriving
 from experiments.scenario.demand import MIN_ARRIVAL_PER_H, Demand, expected_demand
 from experiments.scenario.scenario import Scenario
-from experiments.verify.draws import Draw
+from experiments.verify.draws import Draw, draw_of, whole
 from simulator.delay import StepCost
 from simulator.moments import TokenMoments
+from simulator.planning.problem import PlanningProblem
 from simulator.ticks import TICKS_PER_S
 from simulator.units import SECONDS_PER_H
 
@@ -48,11 +51,11 @@ class Sample:
         return cls(
             types=tuple(
                 OfType(
-                    arrival_s=arrival_s[own],
-                    inputs=work.input_tokens[own].astype(np.float64),
-                    outputs=work.output_tokens[own].astype(np.float64),
+                    arrival_s=arrival_s[of_type],
+                    inputs=work.input_tokens[of_type].astype(np.float64),
+                    outputs=work.output_tokens[of_type].astype(np.float64),
                 )
-                for own in masks
+                for of_type in masks
             ),
             horizon_s=draw.horizon_s,
         )
@@ -60,10 +63,16 @@ class Sample:
     def demand(self, scenario: Scenario) -> Demand:
         """Mean rates and moments. A type without requests keeps a route: its expected lengths at a token rate."""
         found = expected_demand(scenario.types)
-        for i, own in enumerate(self.types):
-            if not len(own):
+        for i, of_type in enumerate(self.types):
+            if not len(of_type):
                 found.arrival_per_h[i] = MIN_ARRIVAL_PER_H
                 continue
-            found.arrival_per_h[i] = len(own) * SECONDS_PER_H / self.horizon_s
-            found.tokens.sums[:, i] = TokenMoments.of(own.inputs, own.outputs).sums.mean(axis=1)
+            found.arrival_per_h[i] = len(of_type) * SECONDS_PER_H / self.horizon_s
+            found.tokens.sums[:, i] = TokenMoments.of(of_type.inputs, of_type.outputs).sums.mean(axis=1)
         return found
+
+
+def mean_problem(scenario: Scenario, arriving: Arriving, *, period_h: float) -> PlanningProblem:
+    """The planning problem of a period of the mean demand of a trace."""
+    sample = Sample.of(draw_of(scenario, whole(arriving.source), "the trace", seed=0))
+    return build_problem(scenario, sample.demand(scenario), name=f"{scenario.name}@trace", period_h=period_h)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from experiments.measures.summary import fleet_cost_by_phase, request_cost
 from experiments.replay.controller import FixedController
 from experiments.replay.run import engine_of, reality_of, world_of
 from experiments.scenario.scenario import Scenario
@@ -12,7 +13,6 @@ from experiments.scenario.slo import PercentileSlo, SloCount, count_slo, request
 from experiments.verify.draws import Draw
 from simulator.engine import EngineSettings
 from simulator.engine.results import RunResult
-from simulator.fleet.replicas import replicas_by_deployment
 from simulator.planning.plan import Plan
 from simulator.units import SECONDS_PER_H
 
@@ -26,7 +26,8 @@ class Trial:
     counts
         Of each percentile SLO, with the index of its query type.
     cost_usd_per_h
-        Rent of the fleet, storage of its weights, delay and unmet penalties of the requests.
+        While requests arrive, from time zero to the horizon: rent of the fleet, storage of its weights and of tokens,
+        delay and unmet penalties. The start-up before and the drain after are paid once, however long it serves.
     """
 
     draw: str
@@ -35,9 +36,9 @@ class Trial:
     run: RunResult
 
     @property
-    def strain(self) -> float:
+    def slo_ratio(self) -> float:
         """The largest share beyond a limit over the share that may be: 1 or less where every SLO holds."""
-        return max((count.strain for _, count in self.counts), default=0.0)
+        return max((count.slo_ratio for _, count in self.counts), default=0.0)
 
     @property
     def holds(self) -> bool:
@@ -56,8 +57,8 @@ class Trial:
 
     @property
     def worst(self) -> tuple[int, SloCount] | None:
-        """The SLO that is strained most."""
-        return max(self.counts, key=lambda item: item[1].strain, default=None)
+        """The SLO that is with the largest share late for what may be."""
+        return max(self.counts, key=lambda item: item[1].slo_ratio, default=None)
 
 
 class Bench:
@@ -96,23 +97,21 @@ class Bench:
         """Run the plan and count; `guard` instead of the bench's own."""
         run = self.run(plan, draw)
         factor = self._guard if guard is None else guard
-        counts = tuple((i, count_slo(run.requests, i, slo, factor)) for i, own in enumerate(self._slos) for slo in own)
-        return Trial(draw=draw.name, counts=counts, cost_usd_per_h=self._cost(plan, draw, run), run=run)
+        counts = tuple(
+            (i, count_slo(run.requests, i, slo, factor)) for i, of_type in enumerate(self._slos) for slo in of_type
+        )
+        return Trial(draw=draw.name, counts=counts, cost_usd_per_h=self._cost_usd_per_h(run), run=run)
 
-    def _cost(self, plan: Plan, draw: Draw, run: RunResult) -> float:
-        limits, catalog = self._scenario.file.limits, self._scenario.catalog
-        rent, weights_gb = 0.0, {}
-        for key, replicas in replicas_by_deployment(plan).items():
-            tier = catalog.tiers[key.tier]
-            rent += key.gpus * replicas * tier.price_usd_per_gpu_h
-            weights_gb[key.model, key.tier] = catalog.models[key.model].weights_gb * tier.weight_factor
-        requests, penalty = run.requests, 0.0
-        for i, rule in enumerate(self._scenario.types):
-            own = requests.query_type == i
-            served = own & requests.served
-            penalty += rule.delay_penalty_usd_per_query_s * float(np.nansum(requests.e2e_s[served]))
-            penalty += rule.unmet_penalty_usd_per_query * int((own & ~requests.served).sum())
-            tokens = float((requests.input_tokens[served] + requests.output_tokens[served]).sum())
-            penalty += rule.token_storage_gb_per_token * tokens * limits.storage_price_usd_per_gb_h
-        storage = limits.storage_price_usd_per_gb_h * sum(weights_gb.values())
-        return rent + storage + penalty * SECONDS_PER_H / draw.horizon_s
+    def _cost_usd_per_h(self, run: RunResult) -> float:
+        """Of the time in which requests arrive: neither the start-up before it nor the drain after it."""
+        requests, types = run.requests, len(self._scenario.types)
+        served, of_type = requests.served, requests.query_type
+        tokens = (requests.input_tokens + requests.output_tokens).astype(np.float64)
+        parts = request_cost(
+            self._scenario,
+            tokens=np.bincount(of_type[served], weights=tokens[served], minlength=types),
+            e2e_s=np.bincount(of_type[served], weights=requests.e2e_s[served], minlength=types),
+            unserved=np.bincount(of_type[~served], minlength=types),
+        )
+        _, fleet_usd, _ = fleet_cost_by_phase(self._scenario, run)
+        return (fleet_usd + sum(float(part) for part in parts.values())) * SECONDS_PER_H / run.horizon_s

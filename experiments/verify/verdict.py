@@ -1,4 +1,4 @@
-"""What a search for a verified plan found, in words, tables and numbers."""
+"""What a search for a verified plan found, in numbers; the reports have words and tables for it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -6,23 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from experiments.measures.agreement import (
-    Agreement,
-    Simulated,
-    agreement_table,
-    agreement_words,
-    agreements,
-    expected_of,
-)
+from experiments.measures.agreement import Agreement, Simulated, agreements, expected_of
+from experiments.measures.summary import fleet_cost_by_phase
+from experiments.replay.run import ReplayOptions, engine_of, replay_plan
 from experiments.scenario.demand import ArrivedSums
 from experiments.scenario.scenario import Scenario
-from experiments.scenario.slo import MEASURES
-from experiments.show.parts import Table
 from experiments.verify.acceptance import CONFIDENCE
 from experiments.verify.alternatives import Alternative, alternatives, emptiest
 from experiments.verify.draws import Draws
-from experiments.verify.loop import LITTLE, Options, Search, Tried
+from experiments.verify.search import Search, Tried, VerifyOptions
+from simulator.planning.plan import Plan
 
+REPLAY_INTERVAL_S = 300.0  # the interval of `tokenfleet replay`, so that sums are rounded alike
 NORMAL = 1.96  # half of a 95 % interval of a mean, in standard errors
 
 
@@ -48,11 +43,44 @@ class SloVerdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """What all that arrives costs under the plan [USD]: what `tokenfleet replay --plan` says of it.
+
+    Attributes
+    ----------
+    horizon_s
+        For how long requests arrive.
+    start_up_usd, drain_usd
+        What the fleet costs before and after that, within `cost_usd`.
+    """
+
+    horizon_s: float
+    cost_usd: float
+    start_up_usd: float
+    drain_usd: float
+
+
+def replayed(scenario: Scenario, draws: Draws, plan: Plan, seed: int) -> Replayed:
+    """Replay a plan against all that arrives."""
+    engine, functions = engine_of(scenario)
+    options = ReplayOptions(interval_s=REPLAY_INTERVAL_S, seed=seed, engine=engine, functions=functions)
+    run = replay_plan(scenario, draws.arriving, plan, options)
+    start_up_usd, _, drain_usd = fleet_cost_by_phase(scenario, run.result)
+    cost_usd = run.summary["cost_usd"]
+    assert isinstance(cost_usd, float)
+    return Replayed(horizon_s=run.result.horizon_s, cost_usd=cost_usd, start_up_usd=start_up_usd, drain_usd=drain_usd)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What is told of a search.
 
     Attributes
     ----------
+    cost_usd_per_h
+        On what was learned from, while requests arrive (`Trial.cost_usd_per_h`).
+    replayed
+        The same plan against all that arrives, with start-up and drain.
     failure
         Why nothing was accepted, empty if something was.
     held_share
@@ -61,6 +89,7 @@ class Verdict:
 
     failure: str
     cost_usd_per_h: float | None
+    replayed: Replayed | None
     held_share: float | None
     fresh_draws: int
     fresh_failed: int
@@ -77,37 +106,8 @@ class Verdict:
         """For JSON."""
         return {**asdict(self), "confidence": CONFIDENCE}
 
-    @property
-    def words(self) -> list[str]:
-        told = []
-        if self.cost_usd_per_h is not None and self.held_share is not None:
-            told.append(
-                f"verified: {self.cost_usd_per_h:.3f} USD/h as simulated; every SLO held on "
-                f"{self.fresh_draws - self.fresh_failed} of {self.fresh_draws} fresh draws: it holds on at least "
-                f"{self.held_share:.1%} of all draws ({CONFIDENCE:.0%} confidence, whatever else was tried)"
-            )
-            told.append(agreement_words([asdict(row) for row in self.agreement]))
-        if self.emptiest is not None:
-            name, load = self.emptiest
-            told.append(
-                f"{name} is filled to {load:.0%} of its limit, below {LITTLE:.0%}: static headroom is the wrong tool "
-                "for such bursts; what else there is, and its price:"
-            )
-        return told
 
-    @property
-    def tables(self) -> list[Table]:
-        made = []
-        if self.slos:
-            made.append(_slo_table(self.slos, self.fresh_draws, self.guard))
-        if self.agreement:
-            made.append(agreement_table([asdict(row) for row in self.agreement], title="Planned against simulated"))
-        if self.alternatives:
-            made.append(_alternatives_table(self.alternatives))
-        return made
-
-
-def verdict_of(scenario: Scenario, draws: Draws, search: Search, options: Options) -> Verdict:
+def verdict_of(scenario: Scenario, draws: Draws, search: Search, options: VerifyOptions) -> Verdict:
     """Sum up a search; alternatives are priced where static headroom is the wrong tool, or nothing was accepted."""
     best, at = search.best, search.best or search.closest
     empty = emptiest(scenario, search)
@@ -115,6 +115,7 @@ def verdict_of(scenario: Scenario, draws: Draws, search: Search, options: Option
     return Verdict(
         failure=_failure(scenario, search, at, options.guard) if best is None else "",
         cost_usd_per_h=None if best is None else best.trial.cost_usd_per_h,
+        replayed=None if best is None else replayed(scenario, draws, best.candidate.plan, options.seed),
         held_share=acceptance.held_share if acceptance is not None else None,
         fresh_draws=len(acceptance.fresh) if acceptance is not None else 0,
         fresh_failed=acceptance.failures if acceptance is not None else 0,
@@ -173,40 +174,3 @@ def _agreement(scenario: Scenario, search: Search, at: Tried) -> list[Agreement]
     counted.add(requests.arrival_s, requests.query_type, requests.input_tokens, requests.output_tokens)
     said = expected_of(scenario, counted.arrived(), at.candidate.plan)
     return agreements(at.trial.run, simulated, [(0.0, said)])
-
-
-def _slo_table(slos: Sequence[SloVerdict], draws: int, guard: float) -> Table:
-    def percent(share: float | None) -> str:
-        return "-" if share is None else f"{100 * share:.2f}"
-
-    return Table(
-        title="Requests beyond each limit [%]",
-        columns=("query type", "limit", "may be", "learned", "held out", "fresh (95 % interval)", "worst"),
-        rows=[
-            (
-                slo.query_type,
-                f"{slo.percentile} {MEASURES[slo.measure]} {slo.limit_s:g} s",
-                percent(slo.may_be_late),
-                percent(slo.learned_from),
-                percent(slo.held_out),
-                f"{percent(slo.fresh_mean)} ({percent(slo.fresh_low)}-{percent(slo.fresh_high)})",
-                percent(slo.fresh_worst),
-            )
-            for slo in slos
-        ],
-        labels=2,
-        note=f"learned: where the plan was learned from; fresh: mean and worst of {draws} draws that no plan was tried "
-        f"on before; limits are taken as {guard:g} of what is stated",
-    )
-
-
-def _alternatives_table(others: Sequence[Alternative]) -> Table:
-    return Table(
-        title="Instead of headroom",
-        columns=("way", "basis", "USD/h", "late at worst [%]", "SLOs hold there"),
-        rows=[
-            (o.way, o.basis, f"{o.cost_usd_per_h:.2f}", f"{100 * o.late_share:.2f}", "yes" if o.holds else "no")
-            for o in others
-        ],
-        labels=2,
-    )

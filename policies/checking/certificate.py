@@ -25,11 +25,11 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from simulator.errors import InputError
 from simulator.planning.files import Count, Degree, NonNegative, Number, Positive, Share, read_json, write_text
-from simulator.validation import StrictModel, input_error
+from simulator.validation import StrictModel, validated
 
 Counted = Literal["deployments", "gpus"]
 
@@ -159,10 +159,7 @@ def read_certificate(path: Path) -> Certificate:
     InputError
         Naming each field that is missing, unknown or out of range, and each node that is no part of one tree.
     """
-    try:
-        raw = _Certificate.model_validate(read_json(path))
-    except ValidationError as error:
-        raise input_error(str(path), error) from None
+    raw = validated(_Certificate, read_json(path), str(path))
     nodes = []
     for item in raw.nodes:
         duals = Duals(**item.duals.model_dump()) if item.duals else None

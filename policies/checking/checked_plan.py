@@ -15,7 +15,7 @@ from simulator.planning.problem import PlanningProblem
 def checked_plan(
     policy: Policy, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int
 ) -> tuple[Plan, CheckReport | None]:
-    """The policy's plan with the checker's report; an incumbent that is kept is not judged again (report None).
+    """The policy's plan with the checker's report; an incumbent that is kept is not checked again (report None).
 
     Raises
     ------

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
@@ -113,6 +114,16 @@ class Catalog:
         return tuple(kept.values())
 
 
+@lru_cache(maxsize=1)
+def _shipped() -> Blocks:
+    """What the shipped files state; every changed scenario asks for it again."""
+    blocks = Blocks()
+    for name in SHIPPED:
+        text = (resources.files("simulator.catalog") / name).read_text(encoding="utf-8")
+        blocks = read_blocks(text, name, blocks)
+    return blocks
+
+
 def load_catalog(path: Path | None = None) -> Catalog:
     """Load the shipped catalog, extended by a user's file.
 
@@ -128,10 +139,7 @@ def load_catalog(path: Path | None = None) -> Catalog:
     InputError
         If the file cannot be read, with every problem of its content.
     """
-    blocks = Blocks()
-    for name in SHIPPED:
-        text = (resources.files("simulator.catalog") / name).read_text(encoding="utf-8")
-        blocks = read_blocks(text, name, blocks)
+    blocks = _shipped()
     if path is not None:
         try:
             text = path.read_text(encoding="utf-8")

@@ -4,13 +4,11 @@ import tomllib
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pydantic import ValidationError
-
 from simulator.catalog.calibration import Calibration, ServingEngine
 from simulator.catalog.schema import SECTIONS, CatalogFile
 from simulator.catalog.values import Gpu, LlmModel, Precision, Source, SourceKind, StatedValue
 from simulator.errors import InputError
-from simulator.validation import input_error
+from simulator.validation import validated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +41,7 @@ def read_blocks(text: str, where: str, before: Blocks) -> Blocks:
         "sources": [*before.sources, *_source_names(raw)],
         "precisions": [*before.precisions, *_table(raw.get("precision"))],
     }
-    try:
-        file = CatalogFile.model_validate(raw, context=context)
-    except ValidationError as error:
-        raise input_error(where, error) from None
+    file = validated(CatalogFile, raw, where, context=context)
     sources = before.sources | {
         name: Source(name=name, kind=source.kind, citation=source.citation)
         for table in file.tables_of_sources()

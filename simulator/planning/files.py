@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.errors import InputError
 from simulator.planning.paper_rows import paper_problem
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
 from simulator.planning.problem import PlanningProblem, QueryType
-from simulator.validation import StrictModel, input_error
+from simulator.validation import StrictModel, validated
 
 # Strict: Pydantic would take "5" and true for numbers. An integer is a good float all the same.
 Number = Annotated[float, Field(strict=True)]
@@ -196,10 +196,7 @@ def read_problem(path: Path) -> PlanningProblem:
     InputError
         Naming each field that is missing, unknown, out of range or of the wrong shape.
     """
-    try:
-        raw = _Problem.model_validate(read_json(path))
-    except ValidationError as error:
-        raise input_error(str(path), error) from None
+    raw = validated(_Problem, read_json(path), str(path))
     if problems := _inconsistencies(raw):
         raise InputError(f"{path}: {problem}" for problem in problems)
     return paper_problem(
@@ -250,15 +247,13 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
 
 
 def write_plan(path: Path, plan: Plan) -> None:
+    """Write a `tokenfleet-plan/1` file."""
     write_text(path, json.dumps(plan_to_dict(plan), indent=1, allow_nan=False) + "\n")
 
 
 def read_plan(path: Path) -> Plan:
     """Read a `tokenfleet-plan/1` file. Whether it keeps its constraints is for the checker to say."""
-    try:
-        raw = _Plan.model_validate(read_json(path))
-    except ValidationError as error:
-        raise input_error(str(path), error) from None
+    raw = validated(_Plan, read_json(path), str(path))
     return Plan(
         problem=raw.problem,
         policy=raw.policy,

@@ -10,11 +10,12 @@ import pytest
 from scipy.stats import binom
 
 from benchmarks.verified import small
-from experiments.options import parse_reading, trace_files
+from experiments import api
 from experiments.scenario.scenario import load_scenario, with_changes
 from experiments.verify.acceptance import CONFIDENCE
 from experiments.verify.draws import ScenarioDraws, TraceDraws, refuse_short
-from experiments.verify.loop import Options, verify
+from experiments.verify.loop import verify
+from experiments.verify.search import VerifyOptions
 from experiments.verify.trial import Bench
 from policies.checking.plan import check
 from policies.registry import make_policy
@@ -31,12 +32,12 @@ class Case:
 
     name: str
     passed: int
-    strains: tuple[float, ...]
+    slo_ratios: tuple[float, ...]
 
 
 def held_by_a_verified_plan(name, scenario, draws, seed, effort=8):
     """Verify a plan, then simulate it on draws that were never made before, by the plain limits."""
-    options = Options(seed=seed, effort=effort)
+    options = VerifyOptions(seed=seed, effort=effort)
     refuse_short(scenario, draws.learning, options.level)
     found = verify(scenario, draws, make_policy("agh+"), options)
     assert found.best is not None, name
@@ -47,7 +48,7 @@ def held_by_a_verified_plan(name, scenario, draws, seed, effort=8):
     trials = [bench.trial(candidate.plan, draws.fresh(UNSEEN + number)) for number in range(FURTHER)]
     if draws.held_out is not None:
         assert bench.trial(candidate.plan, draws.held_out).holds, name
-    return Case(name, sum(trial.holds for trial in trials), tuple(trial.strain for trial in trials))
+    return Case(name, sum(trial.holds for trial in trials), tuple(trial.slo_ratio for trial in trials))
 
 
 def hold(cases):
@@ -96,6 +97,6 @@ def test_on_real_traces(data_dir, names):
     scenario = load_scenario("azure-2023")
     cases = []
     for seed in range(3):
-        draws = TraceDraws(scenario, trace_files(list(map(str, paths)), parse_reading()), hold_out=0.2, seed=seed)
+        draws = TraceDraws(scenario, api.arrivals(scenario, list(map(str, paths))), hold_out=0.2, seed=seed)
         cases.append(held_by_a_verified_plan(f"{names}, seed {seed}", scenario, draws, seed))
     hold(cases)

@@ -9,10 +9,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from simulator.errors import InputError
-from simulator.validation import StrictModel, input_error
+from simulator.validation import StrictModel, validated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,11 +238,10 @@ def parse_profile(text: str, *, name: str) -> Profile:
         Naming each field that is missing, unknown, out of range or inconsistent.
     """
     try:
-        raw = _Profile.model_validate(tomllib.loads(text))
+        stated = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{name}: expected TOML: {error}") from None
-    except ValidationError as error:
-        raise input_error(name, error) from None
+    raw = validated(_Profile, stated, name)
     return Profile(
         name=raw.name,
         attribution=raw.attribution,

@@ -12,11 +12,11 @@ from experiments.sweep.outcome import Outcome, Task
 
 TASKS = {
     "stress": "experiments.studies.tasks.stress:stress",
-    "follow": "experiments.studies.tasks.rolling_horizon:follow",
+    "rolling_horizon": "experiments.studies.tasks.rolling_horizon:rolling_horizon",
     "plan": "experiments.studies.tasks.planning:plan",
     "critical_budget": "experiments.studies.tasks.planning:critical_budget",
     "replay": "experiments.studies.tasks.replay:replay",
-    "kept": "experiments.studies.tasks.static_plan:kept",
+    "static_plan": "experiments.studies.tasks.static_plan:static_plan",
     "headroom": "experiments.studies.tasks.headroom:headroom",
     "oracle": "experiments.studies.tasks.oracle:oracle",
 }

@@ -16,7 +16,7 @@ import numpy as np
 from experiments.options import parse_reading, trace_files
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.slo import SloCount
-from experiments.studies.tasks.replay import scenario_of
+from experiments.studies.tasks.setting import scenario_of
 from experiments.sweep.outcome import Outcome
 from experiments.verify.draws import Draw, concatenated, draw_of
 from experiments.verify.guess import Guess, index_of_dispersion, peak
@@ -125,13 +125,13 @@ def arrivals(scenario: Scenario, asked: Mapping[str, Any], duration_s: float) ->
             yield layered
     elif "source" in asked:
         profile = load_profile(scenario.file.synthetic.profile)
-        own = [source for source in profile.sources if source.name == asked["source"]]
-        if not own:
+        named = [source for source in profile.sources if source.name == asked["source"]]
+        if not named:
             raise InputError(f"profile {profile.name} has no source {asked['source']!r}")
-        alone = replace(profile, sources=tuple(own))
+        alone = replace(profile, sources=tuple(named))
 
         def drawn(rate_per_s: float, seed: int) -> Trace:
-            return synthesise(alone, duration_s=duration_s, seed=seed, rate_factor=rate_per_s / own[0].rate_per_s)
+            return synthesise(alone, duration_s=duration_s, seed=seed, rate_factor=rate_per_s / named[0].rate_per_s)
 
         yield drawn
     else:
@@ -176,8 +176,8 @@ class Point:
 
     @property
     def binding(self) -> str:
-        """The SLO that is strained most, with its query type."""
-        name, count = max(self.counts, key=lambda item: item[1].strain)
+        """The SLO that is with the largest share late for what may be, with its query type."""
+        name, count = max(self.counts, key=lambda item: item[1].slo_ratio)
         return f"{name} {count.slo.label}"
 
 
@@ -211,7 +211,7 @@ class Site:
         self._plan = _everything(scenario, configuration, replicas)
         self._known: dict[int, Point] = {}
         pilot = Sample.of(self._draw(1.0, 0))
-        self._work_s = float(np.concatenate([own.work_s(self._step) for own in pilot.types]).mean())
+        self._work_s = float(np.concatenate([of_type.work_s(self._step) for of_type in pilot.types]).mean())
 
     def at(self, step: int) -> Point:
         """What the draws show at a load."""
@@ -245,25 +245,27 @@ class Site:
             named = [(self._scenario.types[i].name, count) for i, count in counts]
             total = [_together(*pair) for pair in zip(total, named, strict=True)] if total else named
             # if it has used up what all draws together may have: twice that, as they are not of one size
-            if any(count.strain * (number + 1) > 2 * self._draws for _, count in total):
+            if any(count.slo_ratio * (number + 1) > 2 * self._draws for _, count in total):
                 return Point(counts=tuple(total), whole=False)
         return Point(counts=tuple(total), whole=True)
 
     def _load(self, sample: Sample) -> float:
         """Of one replica [seconds of work per second]."""
-        return sum(float(own.work_s(self._step).sum()) for own in sample.types) / sample.horizon_s / self.replicas
+        return (
+            sum(float(of_type.work_s(self._step).sum()) for of_type in sample.types) / sample.horizon_s / self.replicas
+        )
 
     def _staffing(self, sample: Sample) -> float:
-        share = np.array([float(len(own) > 0) for own in sample.types])
+        share = np.array([float(len(of_type) > 0) for of_type in sample.types])
         return peak(Guess.STAFFING, self._scenario, sample, self._configuration, share, self._level).cap
 
     def _sequence(self, sample: Sample) -> float:
         """Each type's load counts by its own peak, as in the loop of verified plans."""
         load, needed = 0.0, 0.0
-        for own, alone in zip(sample.types, np.eye(len(sample.types)), strict=True):
-            if len(own):
+        for of_type, alone in zip(sample.types, np.eye(len(sample.types)), strict=True):
+            if len(of_type):
                 cap = peak(Guess.SEQUENCE, self._scenario, sample, self._configuration, alone, self._level).cap
-                work_s = float(own.work_s(self._step).sum())
+                work_s = float(of_type.work_s(self._step).sum())
                 load, needed = load + work_s, needed + work_s / cap
         return load / needed
 
@@ -322,7 +324,7 @@ def _together(before: tuple[str, SloCount], after: tuple[str, SloCount]) -> tupl
 
 
 def _dispersion(sample: Sample) -> float:
-    arrival_s = np.sort(np.concatenate([own.arrival_s for own in sample.types]))
+    arrival_s = np.sort(np.concatenate([of_type.arrival_s for of_type in sample.types]))
     return index_of_dispersion(arrival_s, sample.horizon_s, WINDOW_S)
 
 

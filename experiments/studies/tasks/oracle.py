@@ -10,9 +10,9 @@ from typing import Any
 
 from experiments.replay.controller import build_problem
 from experiments.replay.run import horizon_of
+from experiments.replay.stress import money
 from experiments.scenario.demand import true_demand
-from experiments.studies.tasks.replay import arriving_of, scenario_of
-from experiments.studies.tasks.stress import money
+from experiments.studies.tasks.setting import arriving_of, scenario_of
 from experiments.sweep.outcome import Outcome
 from policies.checking.checked_plan import checked_plan
 from policies.registry import make_policy

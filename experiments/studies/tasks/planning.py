@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from experiments.studies.tasks.problem_source import ground_of
-from experiments.studies.tasks.stress import money, rerouted, unmet_share
+from experiments.replay.stress import money, rerouted, unmet_share
+from experiments.studies.tasks.problem_source import problem_source_of
 from experiments.sweep.outcome import Outcome
 from policies.checking.checked_plan import checked_plan
 from policies.registry import make_policy
@@ -28,8 +28,8 @@ def plan(parameters: Mapping[str, Any]) -> Outcome:
     parameters
         ground, seed, policy, time_limit_s (None: none), about.
     """
-    ground = ground_of(parameters)
-    problem, stop = ground.problem, ground.stop(parameters)
+    source = problem_source_of(parameters)
+    problem, stop = source.problem, source.stop(parameters)
     policy, seed = make_policy(parameters["policy"]), int(parameters["seed"])
     about = {"problem": problem.name, "policy": policy.name, "seed": seed, **parameters.get("about", {})}
     began = time.perf_counter()
@@ -76,7 +76,7 @@ def critical_budget(parameters: Mapping[str, Any]) -> Outcome:
     parameters
         ground, seed, policy, factors (of the stress), about.
     """
-    problem = ground_of(parameters).problem
+    problem = problem_source_of(parameters).problem
     policy, seed = make_policy(parameters["policy"]), int(parameters["seed"])
     began = time.perf_counter()
     high = 1.0

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from experiments.replay.controller import nominal_problem
-from experiments.scenario.scenario import Scenario, load_scenario, with_delay_model
+from experiments.scenario.scenario import Scenario
+from experiments.studies.tasks.setting import scenario_of
 from policies.checking.random_problem import random_problem, with_demand
 from simulator.planning.files import read_problem
 from simulator.planning.policy import StoppingRule
@@ -27,7 +28,7 @@ from simulator.rng import stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class ProblemSource:
     """`scenario` is None unless the problem is of one; `demand` is the factor on each type's demand, shape (types,)."""
 
     problem: PlanningProblem
@@ -41,7 +42,7 @@ class Ground:
         return replace(rule, relative_gap=parameters.get("relative_gap", rule.relative_gap))
 
 
-def ground_of(parameters: Mapping[str, Any]) -> Ground:
+def problem_source_of(parameters: Mapping[str, Any]) -> ProblemSource:
     """The problem of a run, with the demand of its seed.
 
     Raises
@@ -50,7 +51,7 @@ def ground_of(parameters: Mapping[str, Any]) -> Ground:
         If the scenario or the file is bad.
     """
     asked, seed = parameters["ground"], int(parameters["seed"])
-    scenario = _scenario(asked["scenario"], asked.get("delay_model")) if "scenario" in asked else None
+    scenario = scenario_of(asked) if "scenario" in asked else None
     if scenario is not None:
         problem = nominal_problem(scenario, period_h=float(asked.get("period_h", 1.0)))
     elif "random" in asked:
@@ -64,7 +65,7 @@ def ground_of(parameters: Mapping[str, Any]) -> Ground:
         problem = replace(problem, budget_usd=problem.budget_usd * float(asked["budget_share"]))
     if "penalty_factor" in asked:
         problem = _with_penalty(problem, float(asked["penalty_factor"]))
-    return Ground(problem=problem, scenario=scenario, demand=demand)
+    return ProblemSource(problem=problem, scenario=scenario, demand=demand)
 
 
 def demand_draw(types: int, spread: float, seed: int) -> FloatArray:
@@ -79,12 +80,6 @@ def _with_penalty(problem: PlanningProblem, factor: float) -> PlanningProblem:
         replace(q, unmet_penalty_usd_per_query=q.unmet_penalty_usd_per_query * factor) for q in problem.query_types
     )
     return replace(problem, query_types=query_types)
-
-
-@lru_cache(maxsize=8)
-def _scenario(name: str, delay_model: str | None) -> Scenario:
-    scenario = load_scenario(name)
-    return scenario if delay_model is None else with_delay_model(scenario, delay_model)
 
 
 @lru_cache(maxsize=8)

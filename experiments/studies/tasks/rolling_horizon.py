@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.studies.tasks.problem_source import ground_of
+from experiments.studies.tasks.problem_source import problem_source_of
 from experiments.sweep.outcome import Outcome
 from policies.checking.checked_plan import checked_plan
 from policies.checking.random_problem import with_demand
@@ -30,7 +30,7 @@ from simulator.units import SECONDS_PER_H
 WALK_LIMIT = 4.0  # demand stays between a quarter of its start and four times it, or a day could end anywhere
 
 
-def follow(parameters: Mapping[str, Any]) -> Outcome:
+def rolling_horizon(parameters: Mapping[str, Any]) -> Outcome:
     """One policy over one walk of the demand; one row. Money is of the whole horizon.
 
     Parameters
@@ -40,8 +40,8 @@ def follow(parameters: Mapping[str, Any]) -> Outcome:
         weight, moving (provisioning_s, load_gb_per_s, drain_s; what is missing is the problem's), charge_moving
         (whether `cost_usd` holds it), effort, relative_gap, about.
     """
-    ground = ground_of(parameters)
-    problem = ground.problem
+    source = problem_source_of(parameters)
+    problem = source.problem
     policy, seed = make_policy(parameters["policy"]), int(parameters["seed"])
     problem = replace(problem, moving=terms_of(problem, parameters.get("moving", {})))
     steps, step_s, interval_s = int(parameters["steps"]), float(parameters["step_s"]), parameters["interval_s"]
@@ -54,7 +54,7 @@ def follow(parameters: Mapping[str, Any]) -> Outcome:
         problems,
         weight=1.0 if weight is None else float(weight),
         every=every,
-        stop=ground.stop(parameters),
+        stop=source.stop(parameters),
         seed=seed,
     )
     if parameters.get("charge_moving", True):

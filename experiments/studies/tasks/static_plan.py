@@ -14,15 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.measures.tally import Judgement
+from experiments.replay.columns import run_columns
 from experiments.replay.controller import build_problem
-from experiments.replay.run import ReplayOptions, engine_of, reality_of, replay_plan, survey
+from experiments.replay.run import replay_plan, survey
 from experiments.scenario.scenario import Scenario, slowed
 from experiments.scenario.slo import PercentileSlo, count_slo
-from experiments.studies.tasks.replay import arrivals_of, scenario_of, summary_row
+from experiments.studies.tasks.setting import arrivals_of, options_of, scenario_of
 from experiments.sweep.outcome import Outcome
 from experiments.verify.draws import Draws, ScenarioDraws, TraceDraws, refuse_short
-from experiments.verify.loop import EFFORT, Options, verify
+from experiments.verify.loop import EFFORT, verify
 from experiments.verify.sample import Sample
+from experiments.verify.search import VerifyOptions
 from policies.checking.checked_plan import checked_plan
 from policies.registry import make_policy
 from simulator.engine.results import RequestTable
@@ -43,7 +45,7 @@ class Made:
     status: str
 
 
-def kept(parameters: Mapping[str, Any]) -> Outcome:
+def static_plan(parameters: Mapping[str, Any]) -> Outcome:
     """One plan under every factor on delay and error; a row each.
 
     Parameters
@@ -67,7 +69,7 @@ def kept(parameters: Mapping[str, Any]) -> Outcome:
         if asked is None:
             made = _planned(scenario, draws, parameters["policy"], seed)
         else:
-            options = Options(level=level, draws=int(asked["draws"]), effort=int(asked["effort"]), seed=seed)
+            options = VerifyOptions(level=level, draws=int(asked["draws"]), effort=int(asked["effort"]), seed=seed)
             made = _verified(slowed(scenario, float(asked["factor"])), draws, parameters["policy"], options)
     except InfeasibleError as none:
         made = Made(None, f"no plan: {str(none).splitlines()[0]}")
@@ -83,14 +85,14 @@ def kept(parameters: Mapping[str, Any]) -> Outcome:
     }
     rows = [{**about, "factor": float(factor), "feasible": False} for factor in parameters["factors"]]
     if made.plan is not None:
-        judged = _Judge(scenario, draws, made.plan, parameters, level)
-        rows = [{**row, **judged.row(row["factor"])} for row in rows]
+        trial = _FreshTrial(scenario, draws, made.plan, parameters, level)
+        rows = [{**row, **trial.row(row["factor"])} for row in rows]
     return Outcome(rows=rows, machine={"planning_s": planning_s})
 
 
 def _draws(scenario: Scenario, parameters: Mapping[str, Any], seed: int) -> Draws:
     if parameters.get("trace"):
-        return TraceDraws(scenario, arrivals_of(scenario, parameters), hold_out=HOLD_OUT, seed=seed)
+        return TraceDraws(scenario, survey(scenario, arrivals_of(scenario, parameters)), hold_out=HOLD_OUT, seed=seed)
     return ScenarioDraws(
         scenario,
         seed=seed,
@@ -108,7 +110,7 @@ def _planned(scenario: Scenario, draws: Draws, policy: str, seed: int) -> Made:
     return Made(plan, str(plan.status))
 
 
-def _verified(scenario: Scenario, draws: Draws, policy: str, options: Options) -> Made:
+def _verified(scenario: Scenario, draws: Draws, policy: str, options: VerifyOptions) -> Made:
     """The cheapest plan that was accepted, if there is one."""
     refuse_short(scenario, draws.learning, options.level)
     search = verify(scenario, draws, make_policy(policy), options)
@@ -119,15 +121,14 @@ def _verified(scenario: Scenario, draws: Draws, policy: str, options: Options) -
     return Made(best.candidate.plan, f"held on {fresh - best.acceptance.failures} of {fresh} draws, of {tried} plans")
 
 
-class _Judge:
+class _FreshTrial:
     """Replays a plan on the draw that nobody saw."""
 
     def __init__(
         self, scenario: Scenario, draws: Draws, plan: Plan, parameters: Mapping[str, Any], level: float
     ) -> None:
-        self._scenario, self._plan, self._seed = scenario, plan, int(parameters["seed"])
+        self._scenario, self._plan, self._parameters = scenario, plan, parameters
         self._arriving = survey(scenario, draws.fresh_source(FRESH))
-        self._engine, self._functions = engine_of(scenario, parameters.get("engine", "compiled"))
         self._slos = [(i, slo) for i, rule in enumerate(scenario.types) for slo in rule.slos(level)]
 
     def row(self, factor: float) -> dict[str, Any]:
@@ -137,14 +138,14 @@ class _Judge:
         def take(batch: RequestTable, _: Judgement, __: npt.NDArray[np.int32]) -> None:
             counts[:] += np.array([_late_of(batch, i, slo) for i, slo in self._slos]).reshape(-1, 2).T
 
-        options = ReplayOptions(
+        options = options_of(
+            self._scenario,
+            self._parameters,
             interval_s=TABLE_INTERVAL_S,
-            seed=self._seed,
-            engine=self._engine,
-            functions=self._functions,
-            reality=reality_of(self._scenario, delay_factor=factor, error_factor=factor),
+            delay_factor=factor,
+            error_factor=factor,
         )
-        row = summary_row(replay_plan(self._scenario, self._arriving, self._plan, options, sink=take))
+        row = run_columns(replay_plan(self._scenario, self._arriving, self._plan, options, sink=take))
         for name in ("replans", "intervals", "intervals_changed", "intervals_infeasible"):
             del row[name]  # of plans that are made anew
         late, applies = counts

@@ -286,8 +286,8 @@ def test_a_key_that_does_not_exist(refused, scenario):
     assert f"error: {path}: limits.budget_usd_per_h: Field required" in message
 
 
-def test_models_of_which_none_fits_a_tier(refused, scenario):
-    path = scenario("[catalog]", "[catalog]\nmemory_utilisation = 0.001")
+def test_models_none_of_which_fits_a_tier(refused, scenario):
+    path = scenario("[catalog]", "[catalog]\nmemory_utilisation = 0.002")
     message = refused("replay", "--scenario", path)
     assert f"error: {path}: catalog: model 'llama-3.1-70b' fits no tier" in message
 

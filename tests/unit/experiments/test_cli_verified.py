@@ -94,6 +94,17 @@ class TestVerified:
         (run,) = json.loads(done.stdout)["runs"]
         assert run["arrived"] == run["served"] == 2400
         assert run["slo_violations"] <= 3 * 0.05 * 2400
+        assert run["cost_usd"] == told["verified"]["replayed"]["cost_usd"]
+
+    def test_while_requests_arrive_it_costs_what_it_is_verified_at(self, run_cli, scenario):
+        """Nothing is held out of the scenario's own arrivals, so that both figures are of the same requests."""
+        done = run_cli("plan", "--scenario", scenario, "--verify", "simulate", *QUICK, "--json")
+        told = json.loads(done.stdout)["verified"]
+        all_of_it = told["replayed"]
+        serving_usd = all_of_it["cost_usd"] - all_of_it["start_up_usd"] - all_of_it["drain_usd"]
+        assert serving_usd * 3600 / all_of_it["horizon_s"] == pytest.approx(told["cost_usd_per_h"])
+        assert all_of_it["start_up_usd"] > 0
+        assert all_of_it["drain_usd"] >= 0
 
     def test_for_people_it_is_told_in_words_and_tables(self, run_cli, scenario, folder):
         target = folder / "told.json"
@@ -103,6 +114,7 @@ class TestVerified:
         assert "every SLO held on 5 of 5 fresh draws" in text
         assert "Requests beyond each limit [%]" in text
         assert "Planned against simulated" in text
+        assert re.search(r"of all these arrivals costs [\d.]+ USD: [\d.]+ in the 5 min", text)
         assert f"tokenfleet replay --plan {target}" in text
         assert target.exists()
 

@@ -1,7 +1,6 @@
 """Forecasts in a replay: the ordinary one is what it always was, others can be named, the oracle knows what comes."""
 
 import json
-from dataclasses import replace
 from importlib import resources
 
 import numpy as np
@@ -13,7 +12,8 @@ from experiments.replay.controller import PlanningController
 from experiments.replay.run import ReplayOptions, horizon_of, replay_policy, survey
 from experiments.report import replay_figures as figures
 from experiments.scenario.demand import ArrivalCounts, DemandForecast, expected_demand
-from experiments.scenario.scenario import ForecastChoice, classify, load_scenario, with_forecast
+from experiments.scenario.scenario import classify, load_scenario, with_changes, with_forecast
+from experiments.scenario.schema import ForecastChoice
 from policies.checking.checked_plan import checked_plan
 from policies.registry import make_policy
 from simulator.engine import Observation
@@ -118,7 +118,7 @@ def test_the_oracle_plans_for_what_the_engine_then_sees(monkeypatch, interval_s,
 
 
 def test_counts_leave_out_what_matches_no_type_and_end_with_the_last_arrival():
-    only = replace(SCENARIO, file=SCENARIO.file.model_copy(update={"query_types": SCENARIO.types[:1]}))
+    only = with_changes(SCENARIO, {"query_types": SCENARIO.types[:1]})
     trace = trace_of(count=500)
     counts = ArrivalCounts(only, 60.0)
     counts.look_at(trace)

@@ -8,6 +8,7 @@ import pytest
 from experiments.measures.summary import (
     COST_PARTS,
     cost_by_interval,
+    fleet_cost_by_phase,
     gpu_hours,
     gpus_by_tier,
     interval_edges,
@@ -17,7 +18,8 @@ from experiments.measures.summary import (
 from experiments.measures.tally import Judgement, Tally, judge
 from experiments.replay.run import ReplayOptions, replay_policy, survey
 from experiments.scenario.demand import DemandForecast
-from experiments.scenario.scenario import ForecastChoice, load_scenario
+from experiments.scenario.scenario import load_scenario
+from experiments.scenario.schema import ForecastChoice
 from policies.registry import make_policy
 from simulator.catalog.configuration import DeploymentKey
 from simulator.engine import Observation
@@ -217,6 +219,15 @@ class TestCost:
             split = self.parts(scenario, result, interval_s)[part]
             assert (split >= 0).all()
             assert split.sum() == pytest.approx(whole[part].sum())
+
+    def test_start_up_and_drain_by_themselves(self, scenario, result):
+        """One H100 from -60 s on, three from 600 to 640 s, with the weights stored all the while."""
+        stored_usd_per_s = 1e-4 * scenario.catalog.models["llama-3.1-8b"].weights_gb
+        start_up, serving, drain = fleet_cost_by_phase(scenario, result)
+        assert start_up == pytest.approx(60 * (0.01 + stored_usd_per_s))
+        assert drain == pytest.approx(40 * (0.01 + 0.02 + stored_usd_per_s))
+        whole = self.parts(scenario, result, 1e6)
+        assert start_up + serving + drain == pytest.approx(float(whole["rental"][0] + whole["model_storage"][0]))
 
     def test_gpu_hours(self, result):
         assert gpu_hours(result) == pytest.approx((700 + 250 + 2 * 40 + 100 + 130 + 50) / 3600)

@@ -261,8 +261,8 @@ def test_the_task_charges_moving_or_shows_it_apart():
         "interval_s": 300.0,
         "weight": 0.0,
     }
-    (charged,) = perform("follow", parameters).rows
-    (apart,) = perform("follow", {**parameters, "charge_moving": False}).rows
+    (charged,) = perform("rolling_horizon", parameters).rows
+    (apart,) = perform("rolling_horizon", {**parameters, "charge_moving": False}).rows
     assert charged["moving_usd"] == apart["moving_usd"] > 0
     assert charged["cost_usd"] == pytest.approx(apart["cost_usd"] + apart["moving_usd"])
     assert (charged["policy"], charged["interval_s"], charged["intervals"]) == ("gh", 300.0, 4)

@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from experiments.scenario.scenario import Unmatched, classify, load_scenario, shipped_scenarios
+from experiments.replay.controller import nominal_problem
+from experiments.scenario.notes import scenario_notes
+from experiments.scenario.scenario import (
+    Unmatched,
+    classify,
+    load_scenario,
+    shipped_scenarios,
+    slowed,
+    with_changes,
+    with_delay_model,
+    with_forecast,
+)
 from simulator.errors import InputError
 from simulator.planning.problem import CapacityRows
 from simulator.workload import Trace
@@ -143,6 +154,18 @@ class TestGoodFiles:
         scenario = load(changed("[limits]", 'price_usd_per_gpu_h = { "h100-80" = 1.25 }\n[limits]'))
         assert scenario.catalog.tiers["h100-80-fp16"].price_usd_per_gpu_h == 1.25
 
+    def test_models_that_cannot_be_planned_with_are_skipped_and_told_of(self, load):
+        """One has no known error, another is too large for a single GPU: the third is planned with."""
+        text = changed('"llama-3.1-8b"', '"qwen3-8b", "llama-3.1-8b", "llama-3.1-70b"')
+        scenario = load(text.replace("parallel = [1, 2]", "parallel = [1]"))
+        assert list(scenario.catalog.models) == ["llama-3.1-8b"]
+        assert {c.model for c in scenario.configurations} == {"llama-3.1-8b"}
+        without_error, too_large = scenario_notes(scenario)
+        assert without_error.startswith("skipped: qwen3-8b: no error is known")
+        assert too_large.startswith("skipped: model 'llama-3.1-70b' fits no tier: on l40s-fp8")
+        assert scenario.error_of(scenario.configurations).shape == (2, 2)
+        assert nominal_problem(scenario).configurations
+
     def test_a_catalog_file_is_found_beside_the_scenario(self, load, tmp_path):
         (tmp_path / "own.toml").write_text(
             "[precision.fp16]\n"
@@ -164,12 +187,18 @@ class TestBadFiles:
             ('name = "small"', "", "name", "Field required"),
             ("[limits]", "[limit]", "limit", "this key does not exist"),
             ("[limits]", "[limit]", "limits", "Field required"),
-            ("budget_usd_per_h = 20.0", "budget_usd = 20.0", "limits.budget_usd", "this key does not exist"),
+            ("budget_usd_per_h = 20.0", "budget_usd = 20.0", "limits.budget_usd", "did you mean 'budget_usd_per_h'"),
+            (
+                "budget_usd_per_h = 20.0",
+                "coins = 20.0",
+                "limits.coins",
+                "expected one of budget_usd_per_h, s",
+            ),
             ("20.0", "-20.0", "limits.budget_usd_per_h", "greater than or equal to 0, found -20.0"),
             ("20.0", "nan", "limits.budget_usd_per_h", "finite number"),
             ("20.0", "20.0\ncap = 0.0", "limits.cap", "greater than 0"),
             ("20.0", "20.0\ncap = 1.5", "limits.cap", "less than or equal to 1"),
-            ("delay_slo_s = 10.0", "delay_slo = 10.0", "query_types[0].delay_slo", "this key does not exist"),
+            ("delay_slo_s = 10.0", "delay_slo = 10.0", "query_types[0].delay_slo", "did you mean 'delay_slo_s'"),
             ("delay_slo_s = 10.0", "delay_slo_s = 0", "query_types[0].delay_slo_s", "greater than 0"),
             ("error_slo = 0.1", "error_slo = 1.1", "query_types[0].error_slo", "less than or equal to 1"),
             ("max = 99", "max = 9", "query_types[0].input_tokens", "max (9) must not be below min (10)"),
@@ -244,7 +273,7 @@ class TestBadFiles:
             "parallel = [1, 2]", "parallel = [1]"
         )
         scenario = load(text)
-        (found,) = scenario.skipped
+        (found,) = scenario.choice.skipped
         assert found.startswith("model 'llama-3.1-70b' fits no tier: on l40s-fp8, the largest for it, its weights")
         assert list(scenario.catalog.models) == ["llama-3.1-8b"]
 
@@ -288,6 +317,60 @@ def refuse_unmatched(scenario, requests, chunk=2):
         }
         unmatched.look_at(Trace(sources=requests.sources, start=requests.start, **columns))
     unmatched.refuse()
+
+
+class TestChanges:
+    """A changed scenario is one of a file that states the same."""
+
+    def test_a_slowed_scenario_stays_slow_when_something_else_changes(self, load):
+        scenario = load()
+        key = scenario.configurations[0].deployment_key
+        alone_s = scenario.step_cost(key).base_s
+        for changed_later in (
+            with_changes(slowed(scenario, 1.5), {"limits.cap": 0.5}),
+            with_forecast(slowed(scenario, 1.5), "last"),
+            slowed(with_changes(scenario, {"limits.cap": 0.5}), 1.5),
+        ):
+            assert changed_later.step_cost(key).base_s == pytest.approx(1.5 * alone_s)
+        roofline = with_delay_model(slowed(scenario, 1.5), "roofline")
+        fast = with_delay_model(scenario, "roofline")
+        assert roofline.step_cost(key).base_s == pytest.approx(1.5 * fast.step_cost(key).base_s)
+        assert slowed(slowed(scenario, 1.5), 2).step_cost(key).base_s == pytest.approx(3 * alone_s)
+
+    @pytest.mark.parametrize(
+        ("old", "new", "changes"),
+        [
+            ("20.0", "-1.0", {"limits.budget_usd_per_h": -1.0}),
+            ("20.0", "0.1", {"limits.budget_usd_per_h": 0.1}),
+            ("20.0", "20.0\ncup = 1.0", {"limits.cup": 1.0}),
+            ("[limits]", "[forecast]\nmethod = 'guess'\n[limits]", {"forecast.method": "guess"}),
+            ("tensor_parallel = [1, 2]", "tensor_parallel = [3]", {"catalog.tensor_parallel": [3]}),
+            ('"llama-3.1-8b"', '"llama-3.1-8"', {"catalog.models": ["llama-3.1-8"]}),
+            ("[limits]", "[nothing]\nx = 1\n[limits]", {"nothing.x": 1}),
+        ],
+    )
+    def test_a_change_is_refused_as_a_file_would_be(self, load, old, new, changes):
+        scenario = load()
+        with pytest.raises(InputError) as caught:
+            with_changes(scenario, changes)
+        with pytest.raises(InputError) as of_file:
+            load(changed(old, new))
+        assert caught.value.problems == of_file.value.problems
+
+    def test_all_that_follows_from_a_field_changes_with_it(self, load):
+        scenario = with_changes(load(), {"catalog.tiers": ["l40s-fp8"], "catalog.price_usd_per_gpu_h.l40s-fp8": 9.0})
+        assert {c.tier for c in scenario.configurations} == {"l40s-fp8"}
+        assert scenario.catalog.tiers["l40s-fp8"].price_usd_per_gpu_h == 9.0
+        assert load().catalog.tiers["l40s-fp8"].price_usd_per_gpu_h != 9.0
+
+    def test_a_field_without_fields_is_told(self, load):
+        with pytest.raises(InputError, match=r"mine.toml: name.x: name has no fields of its own"):
+            with_changes(load(), {"name.x": 1})
+
+    @pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+    def test_a_world_is_slower_by_a_number(self, load, factor):
+        with pytest.raises(InputError, match="factor on all delays has to be a number above zero"):
+            slowed(load(), factor)
 
 
 class TestClassification:

@@ -117,16 +117,16 @@ class TestCounting:
         assert not (over & ~applies).any()
 
     @pytest.mark.parametrize(
-        ("level", "late", "held", "strain"),
+        ("level", "late", "held", "slo_ratio"),
         [(0.95, 1, True, 1.0), (0.95, 2, False, 2.0), (0.9, 2, True, 1.0), (0.95, 0, True, 0.0), (0.5, 11, False, 1.1)],
     )
-    def test_a_share_that_just_may_be_late_holds(self, level, late, held, strain):
+    def test_a_share_that_just_may_be_late_holds(self, level, late, held, slo_ratio):
         """Twenty requests; the last ones take 3 s to their first token."""
         table = requests(*(served(CHAT, float(n), 3.0 if n >= 20 - late else 1.0, 9.0) for n in range(20)))
         count = count_slo(table, CHAT, slo(level=level))
         assert count.held is held
-        assert count.strain == pytest.approx(strain)
-        assert (count.strain <= 1) is held, "to the bit: acceptance asks for the one, the loop for the other"
+        assert count.slo_ratio == pytest.approx(slo_ratio)
+        assert (count.slo_ratio <= 1) is held, "to the bit: acceptance asks for the one, the loop for the other"
 
     def test_no_requests_hold(self):
         count = count_slo(requests(served(LONG, 0.0, 9.0, 99.0)), CHAT, slo())

@@ -15,7 +15,7 @@ SLOS = 12  # TTFT, TPOT and E2E of four types
 
 
 def test_a_worse_world_violates_no_less_and_has_the_same_arrivals():
-    rows = perform("kept", ASKED).rows
+    rows = perform("static_plan", ASKED).rows
     assert [row["factor"] for row in rows] == FACTORS
     assert len({(row["arrived"], row["gpus"], row["replicas"]) for row in rows}) == 1
     rents = [row["rent_usd"] for row in rows]  # of what still serves when the horizon ends, too
@@ -32,14 +32,15 @@ def test_a_worse_world_violates_no_less_and_has_the_same_arrivals():
 
 
 def test_every_plan_of_a_seed_is_judged_on_the_same_arrivals():
-    rows = [perform("kept", {**ASKED, "policy": policy, "factors": [1.0]}).rows[0] for policy in ("gh", "agh")]
-    other = perform("kept", {**ASKED, "seed": 1, "factors": [1.0]}).rows[0]
+    rows = [perform("static_plan", {**ASKED, "policy": policy, "factors": [1.0]}).rows[0] for policy in ("gh", "agh")]
+    other = perform("static_plan", {**ASKED, "seed": 1, "factors": [1.0]}).rows[0]
     assert rows[0]["arrived"] == rows[1]["arrived"] != other["arrived"]
 
 
 def test_more_headroom_rents_more_and_violates_less():
     tight, ample = (
-        perform("kept", {**ASKED, "factors": [1.0], "changes": {"limits.cap": cap}}).rows[0] for cap in (1.0, 0.3)
+        perform("static_plan", {**ASKED, "factors": [1.0], "changes": {"limits.cap": cap}}).rows[0]
+        for cap in (1.0, 0.3)
     )
     assert ample["rent_usd"] > tight["rent_usd"]
     assert ample["violation_share"] < tight["violation_share"]
@@ -47,7 +48,7 @@ def test_more_headroom_rents_more_and_violates_less():
 
 def verified(factor):
     asked = {"draws": 2, "effort": 1, "factor": factor}
-    (row,) = perform("kept", {**ASKED, "policy": "agh+", "factors": [1.0], "verify": asked}).rows
+    (row,) = perform("static_plan", {**ASKED, "policy": "agh+", "factors": [1.0], "verify": asked}).rows
     return row
 
 
@@ -56,7 +57,9 @@ def test_a_verified_plan_says_how_it_was_accepted():
     assert row["policy"] == "verified[agh+]"
     assert row["status"].startswith("held on ")
     assert verified(1.0) == row
-    (tight,) = perform("kept", {**ASKED, "policy": "agh+", "factors": [1.0], "changes": {"limits.cap": 1.0}}).rows
+    (tight,) = perform(
+        "static_plan", {**ASKED, "policy": "agh+", "factors": [1.0], "changes": {"limits.cap": 1.0}}
+    ).rows
     assert row["slos_broken"] < tight["slos_broken"]
 
 
@@ -69,7 +72,7 @@ def test_a_plan_verified_in_a_slower_world_is_another_and_judged_in_this_one():
 
 def test_no_plan_is_told_for_every_factor():
     changes = {"limits.budget_usd_per_h": 1.0, "query_types": _no_unmet()}
-    rows = perform("kept", {**ASKED, "changes": changes}).rows
+    rows = perform("static_plan", {**ASKED, "changes": changes}).rows
     assert [(row["factor"], row["feasible"]) for row in rows] == [(factor, False) for factor in FACTORS]
     assert all(row["status"].startswith("no plan: ") for row in rows)
 

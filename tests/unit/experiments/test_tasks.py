@@ -7,8 +7,8 @@ from experiments.scenario.scenario import load_scenario, with_changes
 from experiments.studies.tasks import TASKS, perform
 from experiments.studies.tasks.oracle import true_demand
 from experiments.studies.tasks.planning import RESOLUTION
-from experiments.studies.tasks.problem_source import demand_draw, ground_of
-from experiments.studies.tasks.replay import arriving_of, scenario_of
+from experiments.studies.tasks.problem_source import demand_draw, problem_source_of
+from experiments.studies.tasks.setting import arriving_of, scenario_of
 from policies.registry import make_policy
 from simulator.errors import InputError
 from simulator.planning.plan import plan_arrays
@@ -23,14 +23,14 @@ def test_seed_zero_is_the_problem_as_stated_and_the_others_draw_around_it():
     draws = np.array([demand_draw(50, 0.1, seed) for seed in range(1, 60)])
     assert np.log(draws).std() == pytest.approx(0.1, rel=0.1)
     assert draws.mean() == pytest.approx(1.0, abs=0.01)
-    stated, drawn = (ground_of({"ground": {**BASE, "spread": 0.1}, "seed": seed}).problem for seed in (0, 1))
+    stated, drawn = (problem_source_of({"ground": {**BASE, "spread": 0.1}, "seed": seed}).problem for seed in (0, 1))
     factor = drawn.arrival_per_h / stated.arrival_per_h
     assert drawn.load == pytest.approx(stated.load * factor[:, None])
 
 
 def test_budgets_and_penalties_are_scaled():
-    plain = ground_of({"ground": BASE, "seed": 0}).problem
-    changed = ground_of({"ground": {**BASE, "budget_share": 0.5, "penalty_factor": 3.0}, "seed": 0}).problem
+    plain = problem_source_of({"ground": BASE, "seed": 0}).problem
+    changed = problem_source_of({"ground": {**BASE, "budget_share": 0.5, "penalty_factor": 3.0}, "seed": 0}).problem
     assert plain.budget_usd == pytest.approx(100.0)
     assert changed.budget_usd == pytest.approx(50.0)
     assert changed.unmet_usd == pytest.approx(plain.unmet_usd * 3)
@@ -38,7 +38,7 @@ def test_budgets_and_penalties_are_scaled():
 
 def test_the_base_problem_of_the_paper_is_shipped():
     """Its optimum is that of shared/data's base problem, 83.594796, but for one model that is 32 B here, not 31 B."""
-    problem = ground_of({"ground": BASE, "seed": 0}).problem
+    problem = problem_source_of({"ground": BASE, "seed": 0}).problem
     plan = make_policy("exact").plan(problem, incumbent=None, stop=StoppingRule(), seed=0)
     assert plan.status == "optimal"
     assert plan.cost_usd == pytest.approx(84.3265, abs=0.01)
@@ -53,7 +53,7 @@ def test_the_critical_budget_serves_all_and_less_does_not():
     assert planned["unmet_share"] == pytest.approx(0, abs=1e-6)
     assert [row["factor"] for row in stressed] == [1.0, 1.5]
     assert stressed[0]["cost_usd"] == pytest.approx(planned["cost_usd"])
-    tight = ground_of({"ground": {**BASE, "budget_share": share - 2 * RESOLUTION}, "seed": 0}).problem
+    tight = problem_source_of({"ground": {**BASE, "budget_share": share - 2 * RESOLUTION}, "seed": 0}).problem
     plan = make_policy("exact").plan(tight, incumbent=None, stop=StoppingRule(), seed=0)
     assert plan_arrays(tight, plan).unmet.sum() > 0
 

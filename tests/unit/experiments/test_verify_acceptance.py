@@ -41,10 +41,10 @@ def test_94_draws_are_the_fewest_that_give_95_percent():
 @pytest.mark.parametrize("failures", range(FAILURES + 1))
 def test_failures_are_made_up_for_by_more_draws(failures):
     wanted = draws_wanted(94, 1, failures)
-    strains = (1.1,) * failures + (0.5,) * (wanted - failures)
-    assert acceptance(fresh=strains, first=94).accepted
-    assert not acceptance(fresh=strains[:-1], first=94).accepted
-    assert acceptance(fresh=strains, first=94).failures == failures
+    slo_ratios = (1.1,) * failures + (0.5,) * (wanted - failures)
+    assert acceptance(fresh=slo_ratios, first=94).accepted
+    assert not acceptance(fresh=slo_ratios[:-1], first=94).accepted
+    assert acceptance(fresh=slo_ratios, first=94).failures == failures
     assert wanted - failures >= draws_wanted(94, 1, max(0, failures - 1))
 
 

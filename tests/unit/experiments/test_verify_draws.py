@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from experiments.replay.run import survey
 from experiments.verify.draws import ScenarioDraws, TraceDraws, refuse_short
 from simulator.errors import InputError
 from simulator.ticks import TICKS_PER_S
@@ -42,7 +43,7 @@ def equal(one, other):
 
 class TestOfATrace:
     def draws(self, scenario, trace, hold_out=0.2, seed=3):
-        return TraceDraws(scenario, TraceInMemory(trace), hold_out=hold_out, seed=seed)
+        return TraceDraws(scenario, survey(scenario, TraceInMemory(trace)), hold_out=hold_out, seed=seed)
 
     @pytest.mark.parametrize("hold_out", [0.1, 0.2, 0.5, 0.9])
     def test_the_last_part_in_time_is_held_out(self, scenario, trace, hold_out):

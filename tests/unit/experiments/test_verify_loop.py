@@ -5,12 +5,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from experiments.replay.run import survey
+from experiments.report.verified import verdict_words
 from experiments.verify import loop
 from experiments.verify.acceptance import FAILURES, draws_wanted, share_of
+from experiments.verify.alternatives import LITTLE
 from experiments.verify.draws import ScenarioDraws, TraceDraws
 from experiments.verify.guess import Guess
-from experiments.verify.loop import CHEAPER, LITTLE, SEARCH_DRAWS, Options, verify
+from experiments.verify.loop import CHEAPER, verify
 from experiments.verify.moves import even_routing, larger_fleets
+from experiments.verify.search import SEARCH_DRAWS, VerifyOptions
 from experiments.verify.trial import Bench
 from experiments.verify.verdict import verdict_of
 from policies.checking.plan import check
@@ -32,6 +36,7 @@ class Watched:
     def __init__(self, draws):
         self._draws = draws
         self.learning, self.learning_source, self.held_out = draws.learning, draws.learning_source, draws.held_out
+        self.arriving = draws.arriving
         self.numbers = []
 
     def fresh(self, number):
@@ -40,7 +45,7 @@ class Watched:
 
 
 def options(**changes):
-    return Options(**({"draws": DRAWS, "effort": 8} | changes))
+    return VerifyOptions(**({"draws": DRAWS, "effort": 8} | changes))
 
 
 def search(scenario, draws=None, **changes):
@@ -64,11 +69,15 @@ def bursts(count=40, each=60, over_s=2.0, span_s=1200.0):
     return TraceInMemory(trace_of(at_s, np.where(long, 2500, 600), np.where(long, 60, 120)))
 
 
+def draws_of(scenario, source):
+    return TraceDraws(scenario, survey(scenario, source), hold_out=0.2, seed=0)
+
+
 @pytest.fixture(scope="module")
 def bursty(tmp_path_factory):
     """A scenario whose arrivals come in bursts, the draws, and what was found."""
     scenario = small(tmp_path_factory.mktemp("bursty"))
-    draws = TraceDraws(scenario, bursts(), hold_out=0.2, seed=0)
+    draws = draws_of(scenario, bursts())
     return scenario, *search(scenario, draws)
 
 
@@ -104,11 +113,11 @@ class TestTheBest:
             passed = item.acceptance
             if not item.accepted:
                 assert item.failed is not None
-                assert item.failed.strain > 1 or passed is None
+                assert item.failed.slo_ratio > 1 or passed is None
                 if passed is not None and passed.search:
                     *before, last = *passed.search, *passed.fresh
-                    assert last == item.failed.strain > 1
-                    assert sum(strain > 1 for strain in before) == (FAILURES if passed.fresh else 0)
+                    assert last == item.failed.slo_ratio > 1
+                    assert sum(slo_ratio > 1 for slo_ratio in before) == (FAILURES if passed.fresh else 0)
                 continue
             assert item.trial.holds
             assert (passed.held_out is None) is (draws.held_out is None)
@@ -123,11 +132,11 @@ class TestTheBest:
         bench = Bench(scenario, found.slos, options().guard)
         plan, acceptance = found.best.candidate.plan, found.best.acceptance
         if draws.held_out is not None:
-            assert bench.trial(plan, draws.held_out).strain == acceptance.held_out
-        again = {bench.trial(plan, draws.fresh(number)).strain for number in range(SEARCH_DRAWS)}
+            assert bench.trial(plan, draws.held_out).slo_ratio == acceptance.held_out
+        again = {bench.trial(plan, draws.fresh(number)).slo_ratio for number in range(SEARCH_DRAWS)}
         assert again == set(acceptance.search)
         loose = bench.trial(plan, draws.learning, guard=1.0)
-        assert loose.strain <= bench.trial(plan, draws.learning).strain
+        assert loose.slo_ratio <= bench.trial(plan, draws.learning).slo_ratio
 
     def test_plans_that_cannot_become_the_best_are_not_held_against_draws(self, any_search):
         """Nor are those that break a limit where they were learned: simulations are for what may become the best."""
@@ -160,7 +169,7 @@ def test_the_guard_is_kept_in_the_search(scenario):
         Bench(scenario, found.slos, 1.0).trial(s.best.candidate.plan, draws.learning, guard=0.5) for s in (found, other)
     ]
     assert [trial.holds for trial in trials] == [True, False]
-    assert found.best.trial.strain == trials[0].strain
+    assert found.best.trial.slo_ratio == trials[0].slo_ratio
     assert found.best.trial.cost_usd_per_h > other.best.trial.cost_usd_per_h
 
 
@@ -175,7 +184,7 @@ def test_a_dearer_plan_that_holds_is_not_worth_its_draws(scenario):
     assert tried.trial.holds
     assert tried.acceptance is None
     assert len(watched.numbers) == made
-    assert running.found.best is best
+    assert running.search.best is best
 
 
 class TestDraws:
@@ -201,7 +210,7 @@ class TestDraws:
 
 def story(found):
     return [
-        (item.step, item.trial.cost_usd_per_h, item.trial.strain, item.accepted, item.candidate.plan.routing)
+        (item.step, item.trial.cost_usd_per_h, item.trial.slo_ratio, item.accepted, item.candidate.plan.routing)
         for item in found.tried
     ]
 
@@ -232,7 +241,7 @@ def test_replicas_are_added_where_learning_does_not_come_to_an_end(bursty, monke
     """After a single round from no headroom at all: one replica more at a time until a plan is accepted."""
     monkeypatch.setattr(loop, "ROUNDS", 1)
     scenario = bursty[0]
-    found, _ = search(scenario, TraceDraws(scenario, bursts(), hold_out=0.2, seed=0), guess=Guess.NONE)
+    found, _ = search(scenario, draws_of(scenario, bursts()), guess=Guess.NONE)
     steps = [item.step for item in found.tried]
     assert steps[:2] == ["round 1", "one more"]
     assert found.best is not None
@@ -245,7 +254,7 @@ def test_replicas_are_added_where_learning_does_not_come_to_an_end(bursty, monke
 def test_effort_bounds_the_cheaper_fleets(bursty):
     scenario = bursty[0]
     for effort in (1, 3):
-        found, _ = search(scenario, TraceDraws(scenario, bursts(), hold_out=0.2, seed=0), effort=effort)
+        found, _ = search(scenario, draws_of(scenario, bursts()), effort=effort)
         assert 0 < sum(item.step in ("less headroom", "smaller") for item in found.tried) <= effort
 
 
@@ -299,7 +308,7 @@ class TestVerdict:
         assert all(other.cost_usd_per_h > 0 for other in verdict.alternatives)
         promised = [o.cost_usd_per_h for o in verdict.alternatives if "promise" in o.way]
         assert promised == sorted(promised, reverse=True), "promising less costs less"
-        assert any("static headroom is the wrong tool" in line for line in verdict.words)
+        assert any("static headroom is the wrong tool" in line for line in verdict_words(verdict))
 
     def test_where_replicas_are_well_filled_there_is_nothing_to_say(self, scenario):
         found, draws = search(scenario, guess=Guess.STAFFING)
@@ -326,7 +335,7 @@ class TestVerdict:
 def test_a_type_without_requests_is_served_and_not_judged(tmp_path):
     scenario = small(tmp_path)
     trace = trace_of(np.arange(0, 600, 0.5), 600, 120)
-    found, _ = search(scenario, TraceDraws(scenario, TraceInMemory(trace), hold_out=0.2, seed=0))
+    found, _ = search(scenario, draws_of(scenario, TraceInMemory(trace)))
     assert found.best is not None
     assert found.slos[1] == ()
     plan = found.best.candidate.plan

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from experiments.verify.moves import MOST_STRAIN, even_routing, larger_fleets, smaller_fleets, with_strain
+from experiments.verify.moves import MOST_CAP_RATIO, even_routing, larger_fleets, smaller_fleets, with_cap_ratio
 from policies.checking.plan import check
 from policies.checking.random_problem import random_problem, with_demand, with_operating_points, with_types
 from simulator.planning.plan import plan_arrays
@@ -34,18 +34,20 @@ def some_fleet(problem, seed):
     return fleet
 
 
-def least_strain(problem, fleet):
-    """The lowest strain of all routings that serve all demand: a linear program in shares and strain. None: no routing.
+def least_cap_ratio(problem, fleet):
+    """The lowest ratio of load to cap of all routings that serve all demand: a linear program in shares and that ratio.
 
-    A replica takes `strain` times its cap, but never more than its whole load, and KV tokens in the same proportion.
+    None where there is no routing.
+
+    A replica takes `cap_ratio` times its cap, but never more than its whole load, and KV tokens in the same proportion.
     """
     types = len(problem.query_types)
     deployed = np.flatnonzero(fleet)
     places = [(i, a) for i in range(types) for a in deployed if problem.allowed[i, a]]
     rows, limits = [], []
 
-    def at_most(weight, limit, strain=0.0):
-        rows.append([*(weight(i, a) for i, a in places), -strain])
+    def at_most(weight, limit, cap_ratio=0.0):
+        rows.append([*(weight(i, a) for i, a in places), -cap_ratio])
         limits.append(limit)
 
     for d in deployed:
@@ -78,21 +80,21 @@ def test_no_routing_of_a_fleet_is_evener_by_more_than_3_5_percent(seed):
     """And the plan keeps every constraint, serves all, and has the fleet that was asked for."""
     problem = problem_of(seed)
     fleet = some_fleet(problem, seed)
-    least = least_strain(problem, fleet)
+    least = least_cap_ratio(problem, fleet)
     found = even_routing(problem, fleet, policy="test")
-    if least is None or least > MOST_STRAIN * 1.000001:
+    if least is None or least > MOST_CAP_RATIO * 1.000001:
         assert found is None
         return
     if found is None:
-        assert least > MOST_STRAIN * 0.999999
+        assert least > MOST_CAP_RATIO * 0.999999
         return
-    assert least * 0.999999 <= found.strain <= max(least * 1.0353, 0.05)
+    assert least * 0.999999 <= found.cap_ratio <= max(least * 1.0353, 0.05)
     assert check(found.problem, found.plan).accepted
     assert found.plan.unmet == ()
     arrays = plan_arrays(problem, found.plan)
     assert (arrays.replicas == fleet).all()
     load = (problem.load * arrays.share).sum(axis=0)[fleet > 0] / (problem.cap * fleet)[fleet > 0]
-    assert load.max(initial=0.0) <= found.strain * 1.000001
+    assert load.max(initial=0.0) <= found.cap_ratio * 1.000001
 
 
 def test_the_problems_of_the_tests_go_both_ways():
@@ -100,7 +102,7 @@ def test_the_problems_of_the_tests_go_both_ways():
     kinds = Counter()
     for seed in range(200):
         problem = problem_of(seed)
-        least = least_strain(problem, some_fleet(problem, seed))
+        least = least_cap_ratio(problem, some_fleet(problem, seed))
         kinds["none" if least is None else "beyond" if least > 1 else "within"] += 1
     assert min(kinds[kind] for kind in ("none", "beyond", "within")) > 10, kinds
 
@@ -115,13 +117,13 @@ def test_a_fleet_that_cannot_is_none():
 
 
 @pytest.mark.parametrize(
-    ("strain", "cap", "kv"),
+    ("cap_ratio", "cap", "kv"),
     [(0.5, [0.1, 0.25, 0.4], [2, 2, 2]), (1, [0.2, 0.5, 0.8], [1, 1, 1]), (2, [0.4, 1, 1], [0.5, 0.5, 0.8])],
 )
-def test_strain_raises_caps_to_the_limit_at_most(strain, cap, kv):
+def test_a_cap_ratio_raises_caps_to_the_limit_at_most(cap_ratio, cap, kv):
     """Headroom on KV goes with that on the load: at a cap of 1 the tokens that are planned may fill the cache."""
     problem = problem_of(1)
-    borne = with_strain(problem, strain)
+    borne = with_cap_ratio(problem, cap_ratio)
     assert borne.cap[:3] == pytest.approx(cap)
     assert borne.kv[:, :3] == pytest.approx(problem.kv[:, :3] * kv)
     assert (borne.load is problem.load, borne.allowed is problem.allowed) == (True, True)
@@ -134,7 +136,7 @@ def planned():
     for seed in range(40):
         problem = with_types(problem_of(seed), delay_slo_s=60.0, error_slo=1.0)
         fleet = some_fleet(problem, seed)
-        candidate = even_routing(problem, fleet, policy="test", most_strain=100.0)
+        candidate = even_routing(problem, fleet, policy="test", most_cap_ratio=100.0)
         if candidate is not None:
             found.append((problem, fleet, candidate.plan))
     assert len(found) > 10

@@ -1,4 +1,4 @@
-"""What a trial tells: strain, and which SLOs have requests enough."""
+"""What a trial tells: its SLO ratio, and which SLOs have requests enough."""
 
 from experiments.scenario.slo import PercentileSlo, SloCount
 from experiments.verify.trial import Trial
@@ -17,9 +17,9 @@ def trial(*counts):
     )
 
 
-def test_the_strain_is_that_of_the_slo_with_most_late_of_those_that_may_be():
+def test_the_slo_ratio_is_that_of_the_slo_with_most_late_of_those_that_may_be():
     found = trial((0.95, 100, 4), (0.5, 100, 45), (0.99, 1000, 2))
-    assert found.strain == 0.9
+    assert found.slo_ratio == 0.9
     assert found.worst is not None
     assert found.worst[0] == 1
     assert found.holds
@@ -31,4 +31,4 @@ def test_few_requests_tell_nothing():
     assert not trial((0.95, 58, 10), (0.99, 298, 30)).holds
     assert not trial((0.95, 59, 10)).that_tell.holds
     assert not trial((0.99, 299, 30)).that_tell.holds
-    assert trial((0.95, 10, 9)).that_tell.strain == 0.0
+    assert trial((0.95, 10, 9)).that_tell.slo_ratio == 0.0

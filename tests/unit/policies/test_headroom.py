@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.replay.controller import nominal_problem
+from experiments.replay.stress import rerouted
 from experiments.scenario.scenario import load_scenario
-from experiments.studies.tasks.stress import rerouted
 from policies.checking.plan import check
 from policies.checking.random_problem import small_problem
 from policies.registry import make_policy

@@ -8,8 +8,8 @@ import pytest
 from scipy.optimize import linprog
 
 from experiments.replay.controller import nominal_problem
+from experiments.replay.stress import rerouted
 from experiments.scenario.scenario import load_scenario
-from experiments.studies.tasks.stress import rerouted
 from policies.checking.plan import check
 from policies.checking.random_problem import random_problem, restricted, small_problem, with_types
 from policies.heuristics.routing import route, route_deployments

@@ -108,7 +108,7 @@ def test_a_model_derives_weights_and_cache(load):
         ('"market-price"', '"market-prices"', "gpu.b300-288.price.source", "did you mean 'market-price'"),
         (', source = "market-price"', "", "gpu.b300-288.price.source", "Field required"),
         ('unit = "USD/GPU-h", ', "", "gpu.b300-288.price.unit", "Field required"),
-        ("memory =", "memory_gb =", "gpu.b300-288.memory_gb", "this key does not exist"),
+        ("memory =", "memory_gb =", "gpu.b300-288.memory_gb", "this key does not exist; did you mean 'memory'"),
         ("memory =", "memory_gb =", "gpu.b300-288.memory", "Field required"),
         ("peak.int8", "peak.int9", "gpu.b300-288.peak", "precision 'int9' is not defined; did you mean 'int8'"),
         ('"TOP/s"', '"TFLOP/s"', "gpu.b300-288.peak", "the unit of int8 is 'TFLOP/s', expected 'TOP/s'"),

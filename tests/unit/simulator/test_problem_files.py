@@ -145,7 +145,7 @@ def test_weights_that_do_not_fit_rule_a_route_out(write):
     [
         (("format",), "tokenfleet-problem/2", "format", "Input should be 'tokenfleet-problem/1', found"),
         (("format",), MISSING, "format", "Field required"),
-        (("budget",), 1.0, "budget", "this key does not exist"),
+        (("budget",), 1.0, "budget", "this key does not exist; did you mean 'budget_usd'"),
         (("query_types", 1, "slo"), 1.0, "query_types[1].slo", "this key does not exist"),
         (("models", 0, "layers"), 3, "models[0].layers", "this key does not exist"),
         (("tiers", 0, "price_usd_per_gpu_h"), MISSING, "tiers[0].price_usd_per_gpu_h", "Field required"),

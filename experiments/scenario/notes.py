@@ -1,4 +1,4 @@
-"""What a run has to say once about the step times that it stands on."""
+"""What a run has to say once about its scenario: models that are skipped, and how far step times can be trusted."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,12 @@ from simulator.catalog import Calibration, Tier
 from simulator.delay import RooflineDelay
 
 
-def delay_remarks(scenario: Scenario) -> list[str]:
+def scenario_notes(scenario: Scenario) -> list[str]:
+    """The models that the scenario cannot plan with, each with the reason, and what is known of its step times."""
+    return [f"skipped: {reason}" for reason in scenario.choice.skipped] + calibration_notes(scenario)
+
+
+def calibration_notes(scenario: Scenario) -> list[str]:
     """How far step times of the scenario's tiers can be trusted, and what lies outside the range of the measurements,
     a line each.
 
@@ -45,7 +50,7 @@ def _outside(calibration: Calibration, degrees: Sequence[int], token_budget: int
     return found
 
 
-def delay_evidence(tiers: Sequence[Tier]) -> list[dict[str, object]]:
+def calibration_evidence(tiers: Sequence[Tier]) -> list[dict[str, object]]:
     """Evidence and expected errors of the calibrations of some tiers, for results."""
     return [
         {
