@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from experiments.options import parse_reading, trace_files
+from experiments.cli.inputs import account_lines
+from experiments.options import (
+    DelayModelOption,
+    JsonOption,
+    MapOption,
+    PercentileOption,
+    SeedOption,
+    make_policies,
+    trace_files,
+    trace_reading,
+)
 from experiments.replay.controller import build_problem
 from experiments.replay.run import survey
 from experiments.report.replay_tables import plan_lines, plan_table
@@ -16,7 +26,7 @@ from experiments.scenario.calibration_notes import delay_remarks
 from experiments.scenario.demand import expected_demand
 from experiments.scenario.scenario import Scenario, load_scenario, slowed, with_delay_model
 from experiments.scenario.slo import parse_percentile
-from experiments.show.progress import JsonOption, MapOption, Terminal, account_lines
+from experiments.show.progress import Terminal
 from experiments.show.terminal import rich_table
 from experiments.verify.draws import Draws, ScenarioDraws, TraceDraws, draw_of, refuse_short, whole
 from experiments.verify.guess import Guess
@@ -65,7 +75,7 @@ def command(
         int | None,
         typer.Option(min=1, help="How many fleets agh+ may route, or how many cheaper ones --verify simulates."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="One seed, one result.")] = 0,
+    seed: SeedOption = 0,
     out_file: Annotated[Path | None, typer.Option("--out", help="Write the plan (tokenfleet-plan/1) here.")] = None,
     certificate_file: Annotated[
         Path | None,
@@ -77,9 +87,7 @@ def command(
             "--verify", help="simulate: the cheapest plan whose simulated percentiles hold (docs/headroom.md)."
         ),
     ] = None,
-    percentile: Annotated[
-        str, typer.Option(help="At which the limits of types count that state no percentile_slos.")
-    ] = "p95",
+    percentile: PercentileOption = "p95",
     guard: Annotated[
         float, typer.Option(min=0.5, max=1.0, help="Share of each limit that the simulations have to keep.")
     ] = 0.98,
@@ -95,7 +103,7 @@ def command(
     delay_factor: Annotated[
         float, typer.Option(min=0.1, max=10, help="Verify in a world in which everything takes so many times as long.")
     ] = 1.0,
-    delay_model: Annotated[str | None, typer.Option("--delay-model", help="Default: the scenario's.")] = None,
+    delay_model: DelayModelOption = None,
     columns: MapOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -111,7 +119,7 @@ def command(
     if problem is None and scenario is None and not trace:
         raise InputError("nothing to plan: give --problem FILE, or a trace, --scenario NAME or both")
     name = policy or (DEFAULT_POLICY if how is None else DEFAULT_VERIFIED)
-    (chosen,) = terminal.make_policies([name], [])
+    (chosen,) = make_policies([name])
     if certificate_file is not None and (how is not None or not isinstance(chosen, Prover)):
         what = "a verified plan" if how is not None else f"policy {chosen.name!r}"
         raise InputError(f"--certificate: {what} proves no bound that can be checked; exact does")
@@ -179,7 +187,7 @@ def _problem(
     scenario = _scenario(terminal, name, delay_model)
     if not trace:
         return build_problem(scenario, expected_demand(scenario.types), name=f"{scenario.name}@nominal", period_h=1.0)
-    source = trace_files(trace, parse_reading(None, columns))
+    source = trace_files(trace, trace_reading(None, columns))
     for read in survey(scenario, source).survey.reads:
         for line in account_lines(read):
             terminal.note(line)
@@ -244,5 +252,5 @@ def _explain(terminal: Terminal, verdict: Verdict) -> None:
 
 def _draws(scenario: Scenario, trace: list[str] | None, columns: list[str] | None, seed: int, hold_out: float) -> Draws:
     if trace:
-        return TraceDraws(scenario, trace_files(trace, parse_reading(None, columns)), hold_out=hold_out, seed=seed)
+        return TraceDraws(scenario, trace_files(trace, trace_reading(None, columns)), hold_out=hold_out, seed=seed)
     return ScenarioDraws(scenario, seed=seed)

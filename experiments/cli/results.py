@@ -9,8 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from experiments.options import JsonOption, RunDirectory
 from experiments.replay.store import MARKER
-from experiments.show.progress import JsonOption, Terminal
+from experiments.show.progress import Terminal
 from experiments.sweep.schema import BY_NAME
 from simulator.errors import InputError
 
@@ -19,7 +20,7 @@ MOST_ROWS = 200
 
 def command(
     context: typer.Context,
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Of a replay, a stress sweep or a study.")],
+    directory: RunDirectory,
     sql: Annotated[
         str | None, typer.Option("--sql", help="A query over its tables; none: which tables and columns there are.")
     ] = None,

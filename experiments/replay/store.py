@@ -25,6 +25,7 @@ from experiments.replay.run import BatchSink, ReplayRun
 from experiments.replay.timeline import log_frames
 from experiments.scenario.calibration_notes import delay_evidence
 from experiments.scenario.scenario import Scenario
+from experiments.show.atomic_write import to_json
 from simulator.catalog.configuration import DeploymentKey
 from simulator.delay import RooflineDelay
 from simulator.engine.results import BATCH_REQUESTS, Rental, RequestTable, RunSummary
@@ -34,10 +35,6 @@ from traces.source import Survey
 
 AGREEMENT = [field.name for field in fields(Agreement)]
 MARKER = "run.json"  # what makes a folder a run directory of ours
-
-
-def to_json(value: object) -> str:
-    return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 @contextmanager

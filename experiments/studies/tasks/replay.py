@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.measures.summary import cost_by_interval, gpus_by_tier, interval_edges
-from experiments.options import parse_reading, trace_files
+from experiments.options import trace_files
 from experiments.replay.run import Arriving, ReplayOptions, ReplayRun, engine_of, reality_of, replay_policy, survey
 from experiments.scenario.arrivals import stand_in
 from experiments.scenario.scenario import Scenario, load_scenario, with_changes, with_delay_model, with_forecast
@@ -66,7 +66,7 @@ def arrivals_of(
 ) -> TraceSource:
     """The trace files of the parameters, or what stands in for them under this seed."""
     if parameters.get("trace"):
-        return trace_files(list(parameters["trace"]), parse_reading())
+        return trace_files(parameters["trace"])
     return stand_in(
         scenario,
         seed=int(parameters["seed"]),
