@@ -26,6 +26,7 @@ from experiments.options import (
     trace_files,
     trace_reading,
 )
+from experiments.replay.directory import refuse_existing, run_directory
 from experiments.replay.run import ReplayOptions, ReplayRun, horizon_of, replay_plan, replay_policy, survey
 from experiments.report.replay_tables import replay_table, slo_table
 from experiments.scenario.arrivals import stand_in
@@ -81,8 +82,6 @@ def command(
     if token_log and out_dir is None:
         raise InputError("--token-log needs --out: the log is part of the run directory")
     if out_dir is not None:
-        from experiments.replay.store import refuse_existing
-
         refuse_existing(out_dir, overwrite=overwrite)
     chosen = load_scenario(scenario)
     if delay_model is not None:
@@ -113,7 +112,7 @@ def command(
         step(1.0)
         writer = None
         if out_dir is not None:
-            from experiments.replay.store import ReplayWriter, run_directory, specification
+            from experiments.replay.store import ReplayWriter, specification
 
             folder = stack.enter_context(run_directory(out_dir, overwrite=overwrite))
             writer = stack.enter_context(ReplayWriter(folder, arriving.survey.sources))

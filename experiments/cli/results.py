@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.options import JsonOption, RunDirectory
-from experiments.replay.store import MARKER
+from experiments.replay.directory import MARKER
 from experiments.show.progress import Terminal
-from experiments.sweep.schema import BY_NAME
 from simulator.errors import InputError
 
 MOST_ROWS = 200
@@ -70,6 +69,8 @@ def query(directory: Path, sql: str | None) -> tuple[list[str], list[tuple[Any, 
         except duckdb.Error as error:
             raise InputError(f"--sql: {_first_line(str(error))}") from None
     if sql is None:
+        from experiments.sweep.schema import BY_NAME
+
         units = [(BY_NAME[row[1]].unit if row[1] in BY_NAME else "") for row in rows]
         return [*names, "unit"], [(*row, unit) for row, unit in zip(rows, units, strict=True)]
     return names, rows

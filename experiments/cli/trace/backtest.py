@@ -22,7 +22,7 @@ from experiments.options import (
     trace_files,
     trace_reading,
 )
-from experiments.replay.store import MARKER, refuse_existing, run_directory, versions
+from experiments.replay.directory import MARKER, refuse_existing, run_directory, versions
 from experiments.show.atomic_write import to_json
 from experiments.show.progress import Terminal
 from simulator.errors import InputError
