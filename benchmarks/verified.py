@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.options import parse_reading, trace_files
+from experiments.options import trace_files
 from experiments.scenario.scenario import Scenario, load_scenario, with_changes
 from experiments.verify.draws import Draws, ScenarioDraws, TraceDraws
 from experiments.verify.guess import Guess
@@ -97,7 +97,7 @@ def draws_of(scenario: Scenario, kind: str, data: Path | None, seed: int) -> tup
         return None
     names = TRACES if kind == "both" else (kind,)
     paths = [str(data / "traces" / f"AzureLLMInferenceTrace_{name}.csv") for name in names]
-    return scenario, TraceDraws(scenario, trace_files(paths, parse_reading()), hold_out=0.2, seed=seed)
+    return scenario, TraceDraws(scenario, trace_files(paths), hold_out=0.2, seed=seed)
 
 
 def holds(found: Search, draws: Draws, draws_wanted: int, first: int) -> int:

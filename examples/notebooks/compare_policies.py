@@ -8,7 +8,7 @@ import sys
 
 import pandas as pd
 
-from experiments.options import parse_reading, trace_files
+from experiments.options import trace_files
 from experiments.replay.run import ReplayOptions, replay_policy, survey
 from experiments.scenario.arrivals import stand_in
 from experiments.scenario.scenario import load_scenario
@@ -16,7 +16,7 @@ from policies.registry import make_policy
 
 scenario = load_scenario("azure-2023")
 files = sys.argv[1:]
-source = trace_files(files, parse_reading()) if files else stand_in(scenario, seed=0, duration_s=600.0)
+source = trace_files(files) if files else stand_in(scenario, seed=0, duration_s=600.0)
 arriving = survey(scenario, source)
 print(f"{arriving.survey.requests:,} requests over {arriving.survey.span_s / 60:.1f} min")
 

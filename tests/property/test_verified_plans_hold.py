@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom
 
 from benchmarks.verified import small
-from experiments.options import parse_reading, trace_files
+from experiments.options import trace_files
 from experiments.scenario.scenario import load_scenario, with_changes
 from experiments.verify.acceptance import CONFIDENCE
 from experiments.verify.draws import ScenarioDraws, TraceDraws, refuse_short
@@ -96,6 +96,6 @@ def test_on_real_traces(data_dir, names):
     scenario = load_scenario("azure-2023")
     cases = []
     for seed in range(3):
-        draws = TraceDraws(scenario, trace_files(list(map(str, paths)), parse_reading()), hold_out=0.2, seed=seed)
+        draws = TraceDraws(scenario, trace_files(list(map(str, paths))), hold_out=0.2, seed=seed)
         cases.append(held_by_a_verified_plan(f"{names}, seed {seed}", scenario, draws, seed))
     hold(cases)
