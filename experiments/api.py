@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from experiments.options import parse_reading, trace_files
+from experiments.options import trace_files
 from experiments.replay.columns import run_columns
 from experiments.replay.controller import nominal_problem
 from experiments.replay.run import (
@@ -103,7 +103,7 @@ def arrivals(
     ('conv', 'code')
     """
     if files:
-        return survey(scenario, trace_files(list(files), parse_reading()))
+        return survey(scenario, trace_files(list(files)))
     return survey(scenario, stand_in(scenario, seed=seed, duration_s=duration_s, rate_factor=rate_factor))
 
 

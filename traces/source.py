@@ -12,7 +12,8 @@ import numpy as np
 
 from simulator.errors import InputError, RunError
 from simulator.workload import Trace, merge_traces
-from traces.formats.registry import CHUNK_ROWS, OnBadRow, OutOfOrder, Reading, TraceRead, read_chunks
+from traces.formats.registry import CHUNK_ROWS, OutOfOrder, Reading, TraceRead, read_chunks
+from traces.io.on_bad_row import OnBadRow
 from traces.io.quarantine import Quarantine
 from traces.io.reader import BadRow
 

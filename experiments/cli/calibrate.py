@@ -10,8 +10,9 @@ from rich.table import Table
 
 from experiments.calibrate.calibrate import Tested, TierFit, calibrate, tested_errors, toml_of, with_ratios
 from experiments.calibrate.measurements import read_measurements
+from experiments.options import CatalogOption, JsonOption
 from experiments.show.atomic_write import write_whole
-from experiments.show.progress import JsonOption, Terminal
+from experiments.show.progress import Terminal
 from simulator.catalog import PhaseError, load_catalog
 from simulator.errors import InputError
 
@@ -28,7 +29,7 @@ def command(
     test: Annotated[
         list[Path] | None, typer.Option("--test", help="Rows to test on that are not fitted to; repeatable.")
     ] = None,
-    catalog_file: Annotated[Path | None, typer.Option("--catalog", help="Your own GPUs and models.")] = None,
+    catalog_file: CatalogOption = None,
     source: Annotated[
         str | None, typer.Option("--source", help="Where rows in our own schema are from: goes into the file.")
     ] = None,

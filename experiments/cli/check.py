@@ -8,10 +8,11 @@ import typer
 
 from experiments import api
 from experiments.measures.agreement import Agreement, agreement_table, agreement_words, mean_off
+from experiments.options import DelayModelOption, JsonOption, ScenarioOption, SeedOption
 from experiments.replay.run import horizon_of
 from experiments.report.replay_tables import check_lines, verdict_lines
 from experiments.scenario.scenario import load_scenario, with_delay_model
-from experiments.show.progress import JsonOption, Terminal
+from experiments.show.progress import Terminal
 from experiments.show.terminal import rich_table
 from policies.checking.certificate import read_certificate
 from policies.checking.plan import CheckReport, check
@@ -33,12 +34,12 @@ def command(
     against_simulation: Annotated[
         bool, typer.Option("--against-simulation", help="Compare what the planner says of the plan with a simulation.")
     ] = False,
-    scenario: Annotated[str, typer.Option(help="Scenario of that simulation.")] = "azure-2023",
+    scenario: ScenarioOption = "azure-2023",
     trace: Annotated[
         list[str] | None, typer.Option("--trace", help="Its trace files, repeatable; none: the scenario's arrivals.")
     ] = None,
-    delay_model: Annotated[str | None, typer.Option("--delay-model", help="Default: the scenario's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the simulation.")] = 0,
+    delay_model: DelayModelOption = None,
+    seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Check a plan, the proof of a bound, or both, from the problem alone, without a solver; exit code 1 if one fails.

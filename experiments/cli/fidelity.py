@@ -18,8 +18,9 @@ from experiments.calibrate.measured_requests import (
     replay_requests,
 )
 from experiments.calibrate.serving_runs import LeftOut, Replayed, Run, groups, quantiles, read_runs, replay_run
+from experiments.options import CatalogOption, JsonOption
 from experiments.show.atomic_write import write_whole
-from experiments.show.progress import JsonOption, Terminal
+from experiments.show.progress import Terminal
 from simulator.catalog import Catalog, ServingEngine, load_catalog, with_calibrations
 from simulator.errors import InputError
 
@@ -31,9 +32,7 @@ def command(
     measurements: Annotated[
         Path, typer.Argument(metavar="FILE", help="Closed-loop runs, or requests of one instance, as CSV.")
     ],
-    catalog_file: Annotated[
-        Path | None, typer.Option("--catalog", help="Your own GPUs, models, calibrations and engines.")
-    ] = None,
+    catalog_file: CatalogOption = None,
     fit: Annotated[
         Path | None,
         typer.Option(

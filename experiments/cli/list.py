@@ -1,42 +1,64 @@
-"""What `tokenfleet list` shows: `LISTINGS` is its registry."""
+"""`tokenfleet list`: what there is by name. `LISTINGS` is the registry; each listing imports what it shows."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-from rich.table import Table
-from rich.text import Text
+import typer
 
-from experiments.scenario.scenario import shipped_scenarios
-from policies.registry import POLICIES
-from simulator.catalog import load_catalog
+from experiments.options import JsonOption
+from experiments.show.progress import Terminal
 from simulator.errors import InputError
-from simulator.validation import closest
-from traces.forecast.registry import FORECASTERS
-from traces.formats.registry import READERS
-from traces.synthetic.profile import list_profiles, load_profile
 
 Rows = list[dict[str, Any]]
 
 
+def command(
+    context: typer.Context,
+    what: Annotated[str, typer.Argument(help="policies, scenarios, models, gpus, traces or forecasters")],
+    as_json: JsonOption = False,
+) -> None:
+    """List what is there, with units and sources.
+
+    Example: `tokenfleet list gpus`
+    """
+    terminal: Terminal = context.obj
+    rows = listing(what)
+    if as_json:
+        terminal.print_json({what: rows})
+    else:
+        terminal.out.print(_table(what, rows))
+
+
 def _policies() -> Rows:
+    from policies.registry import POLICIES
+
     return [{"name": name, "summary": entry.summary} for name, entry in POLICIES.items()]
 
 
 def _scenarios() -> Rows:
+    from experiments.scenario.scenario import shipped_scenarios
+
     return [{"name": name, "description": text} for name, text in shipped_scenarios().items()]
 
 
 def _traces() -> Rows:
+    from traces.formats.registry import READERS
+    from traces.synthetic.profile import list_profiles, load_profile
+
     formats: Rows = [{"name": name, "kind": "format", "what": entry.summary} for name, entry in READERS.items()]
     profiles = [(name, load_profile(name).attribution) for name in list_profiles()]
     return formats + [{"name": name, "kind": "profile", "what": what} for name, what in profiles]
 
 
 def _forecasters() -> Rows:
+    from traces.forecast.registry import FORECASTERS
+
     return [{"name": name, "summary": entry.summary} for name, entry in FORECASTERS.items()]
 
 
 def _stated(sections: tuple[str, ...]) -> Rows:
+    from simulator.catalog import load_catalog
+
     return [
         {
             "name": value.block,
@@ -53,6 +75,8 @@ def _stated(sections: tuple[str, ...]) -> Rows:
 
 def _gpus() -> Rows:
     """The stated values of each GPU, and after them the evidence of its step times at each precision."""
+    from simulator.catalog import load_catalog
+
     rows = _stated(("gpu", "precision"))
     for tier in load_catalog().tiers.values():
         calibration = tier.calibration
@@ -88,8 +112,8 @@ LISTINGS: dict[str, Callable[[], Rows]] = {
 }
 
 
-def listing(what: str) -> tuple[Rows, Table]:
-    """Rows and a table of one kind.
+def listing(what: str) -> Rows:
+    """Rows of one kind.
 
     Raises
     ------
@@ -97,8 +121,16 @@ def listing(what: str) -> tuple[Rows, Table]:
         If there is no such kind.
     """
     if what not in LISTINGS:
+        from simulator.validation import closest
+
         raise InputError(f"list: {what!r} cannot be listed; {closest(what, LISTINGS)}")
-    rows = LISTINGS[what]()
+    return LISTINGS[what]()
+
+
+def _table(what: str, rows: Rows) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=what, title_justify="left")
     for heading in rows[0]:
         table.add_column(heading, overflow="fold")
@@ -107,4 +139,4 @@ def listing(what: str) -> tuple[Rows, Table]:
         cells = [Text(str(value)) for value in row.values()]  # text, so that brackets are no markup
         table.add_row("" if row["name"] == last else cells[0], *cells[1:])
         last = row["name"]
-    return rows, table
+    return table

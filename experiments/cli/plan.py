@@ -8,14 +8,24 @@ from typing import Annotated
 import typer
 
 from experiments import api
-from experiments.options import parse_reading, trace_files
+from experiments.cli.inputs import account_lines
+from experiments.options import (
+    DelayModelOption,
+    JsonOption,
+    MapOption,
+    PercentileOption,
+    SeedOption,
+    make_policies,
+    trace_files,
+    trace_reading,
+)
 from experiments.replay.run import survey
 from experiments.report.replay_tables import plan_lines, plan_table
 from experiments.report.verified import verdict_tables, verdict_words
 from experiments.scenario.notes import scenario_notes
 from experiments.scenario.scenario import Scenario, load_scenario, slowed, with_delay_model
 from experiments.scenario.slo import parse_percentile
-from experiments.show.progress import JsonOption, MapOption, Terminal, account_lines
+from experiments.show.progress import Terminal
 from experiments.show.terminal import rich_table
 from experiments.verify.guess import Guess
 from experiments.verify.search import VerifyOptions
@@ -60,7 +70,7 @@ def command(
         int | None,
         typer.Option(min=1, help="How many fleets agh+ may route, or how many cheaper ones --verify simulates."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="One seed, one result.")] = 0,
+    seed: SeedOption = 0,
     out_file: Annotated[Path | None, typer.Option("--out", help="Write the plan (tokenfleet-plan/1) here.")] = None,
     certificate_file: Annotated[
         Path | None,
@@ -72,9 +82,7 @@ def command(
             "--verify", help="simulate: the cheapest plan whose simulated percentiles hold (docs/headroom.md)."
         ),
     ] = None,
-    percentile: Annotated[
-        str, typer.Option(help="At which the limits of types count that state no percentile_slos.")
-    ] = "p95",
+    percentile: PercentileOption = "p95",
     guard: Annotated[
         float, typer.Option(min=0.5, max=1.0, help="Share of each limit that the simulations have to keep.")
     ] = 0.98,
@@ -90,7 +98,7 @@ def command(
     delay_factor: Annotated[
         float, typer.Option(min=0.1, max=10, help="Verify in a world in which everything takes so many times as long.")
     ] = 1.0,
-    delay_model: Annotated[str | None, typer.Option("--delay-model", help="Default: the scenario's.")] = None,
+    delay_model: DelayModelOption = None,
     columns: MapOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -106,7 +114,7 @@ def command(
     if problem is None and scenario is None and not trace:
         raise InputError("nothing to plan: give --problem FILE, or a trace, --scenario NAME or both")
     name = policy or (DEFAULT_POLICY if how is None else DEFAULT_VERIFIED)
-    (chosen,) = terminal.make_policies([name], [])
+    (chosen,) = make_policies([name])
     if certificate_file is not None and (how is not None or not isinstance(chosen, Prover)):
         what = "a verified plan" if how is not None else f"policy {chosen.name!r}"
         raise InputError(f"--certificate: {what} proves no bound that can be checked; exact does")
@@ -163,7 +171,7 @@ def _arriving(
     """The trace, with what its files were read as; None: the scenario's own arrivals."""
     if not trace:
         return None
-    arriving = survey(scenario, trace_files(trace, parse_reading(None, columns)))
+    arriving = survey(scenario, trace_files(trace, trace_reading(None, columns)))
     for read in arriving.survey.reads:
         for line in account_lines(read):
             terminal.note(line)

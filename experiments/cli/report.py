@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from experiments.options import RunDirectory
 from experiments.report import document_of
 from experiments.show.atomic_write import write_whole
 from experiments.show.markdown import document_markdown
@@ -14,7 +15,7 @@ from simulator.errors import InputError
 
 def command(
     context: typer.Context,
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Of a replay, a stress sweep or a study.")],
+    directory: RunDirectory,
     out: Annotated[Path | None, typer.Option("--out", help="The page; default: report.html in DIR.")] = None,
     figures: Annotated[
         Path | None, typer.Option("--figures", help="Folder for every chart as PNG and SVG, for papers.")

@@ -9,9 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from experiments.replay.store import MARKER
-from experiments.show.progress import JsonOption, Terminal
-from experiments.sweep.schema import BY_NAME
+from experiments.options import JsonOption, RunDirectory
+from experiments.replay.directory import MARKER
+from experiments.show.progress import Terminal
 from simulator.errors import InputError
 
 MOST_ROWS = 200
@@ -19,7 +19,7 @@ MOST_ROWS = 200
 
 def command(
     context: typer.Context,
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Of a replay, a stress sweep or a study.")],
+    directory: RunDirectory,
     sql: Annotated[
         str | None, typer.Option("--sql", help="A query over its tables; none: which tables and columns there are.")
     ] = None,
@@ -69,6 +69,8 @@ def query(directory: Path, sql: str | None) -> tuple[list[str], list[tuple[Any, 
         except duckdb.Error as error:
             raise InputError(f"--sql: {_first_line(str(error))}") from None
     if sql is None:
+        from experiments.sweep.schema import BY_NAME
+
         units = [(BY_NAME[row[1]].unit if row[1] in BY_NAME else "") for row in rows]
         return [*names, "unit"], [(*row, unit) for row, unit in zip(rows, units, strict=True)]
     return names, rows

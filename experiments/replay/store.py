@@ -1,14 +1,9 @@
-"""Run directories: written under a temporary name beside the target and renamed when complete."""
+"""What a replay leaves in its run directory: its specification, its summary and its tables."""
 
 import hashlib
 import json
-import platform
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,70 +16,19 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from experiments.measures.agreement import Agreement
 from experiments.measures.summary import interval_table, requests_table
 from experiments.measures.tally import Judgement
+from experiments.replay.directory import MARKER, versions
 from experiments.replay.run import BatchSink, ReplayRun
 from experiments.replay.timeline import log_frames
 from experiments.scenario.notes import calibration_evidence
 from experiments.scenario.scenario import Scenario
+from experiments.show.atomic_write import to_json
 from simulator.catalog.configuration import DeploymentKey
 from simulator.delay import RooflineDelay
 from simulator.engine.results import BATCH_REQUESTS, Rental, RequestTable, RunSummary
-from simulator.errors import InputError
 from simulator.planning.files import plan_to_dict
 from traces.source import Survey
 
 AGREEMENT = [field.name for field in fields(Agreement)]
-MARKER = "run.json"  # what makes a folder a run directory of ours
-
-
-def to_json(value: object) -> str:
-    return json.dumps(value, indent=1, allow_nan=False) + "\n"
-
-
-@contextmanager
-def run_directory(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary folder that becomes `path` if the block succeeds; a killed run leaves no half result there.
-
-    If the block fails, the temporary folder goes, and so do the parents of `path` that were made for it.
-
-    Raises
-    ------
-    InputError
-        If `path` exists and is no run directory, or is one and `overwrite` is not set, or cannot be made.
-    """
-    refuse_existing(path, overwrite=overwrite)
-    made = [parent for parent in path.parents if not parent.exists()]  # the deepest first
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.partial-"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        temporary.chmod(0o755)
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for parent in made:
-            with suppress(OSError):  # somebody else may have put something there
-                parent.rmdir()
-        raise
-
-
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Refuse before any work is done what `run_directory` would refuse."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    if not (path / MARKER).is_file():
-        raise InputError(f"{path}: exists and is no run directory of tokenfleet (no {MARKER}): choose another --out")
-    if not overwrite:
-        raise InputError(f"{path}: holds an earlier run: choose another --out, or say --overwrite")
-
-
-def versions() -> dict[str, str]:
-    names = ("tokenfleet", "simpy", "numpy", "numba", "scipy", "pandas", "pyarrow", "pyomo", "highspy")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def specification(

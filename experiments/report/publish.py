@@ -14,7 +14,7 @@ from experiments.show.atomic_write import write_whole
 from experiments.show.figures import draw
 from experiments.show.markdown import document_markdown, table_lines
 from experiments.show.parts import Chart, Document, Section, Table
-from experiments.studies import STUDIES
+from experiments.studies import load_study, summaries
 from experiments.sweep.folder import TIMING, read_results
 from simulator.errors import TokenfleetError
 
@@ -41,7 +41,7 @@ def publish(studies: Path, docs: Path) -> None:
     results = docs / "results"
     results.mkdir(parents=True, exist_ok=True)
     paper = [PAPER]
-    for name, study in STUDIES.items():
+    for name, summary in summaries().items():
         folder = studies / name
         if not folder.is_dir():
             print(f"{name}: no {folder}, left out", file=sys.stderr)
@@ -56,11 +56,11 @@ def publish(studies: Path, docs: Path) -> None:
             left.unlink()
         write_whole(results / f"{name}.md", _page(document, name, shown, marker["options"]))
         timing = pd.read_parquet(folder / TIMING)
-        claims = study.claims(table.to_pandas(), timing, marker)
+        claims = load_study(name).claims(table.to_pandas(), timing, marker)
         if claims:
             rows = [(c.paper, c.published, c.ours, c.holds + (f": {c.why}" if c.why else "")) for c in claims]
             columns = ("the paper says", "published", "here", "holds here")
-            paper += [f"## {study.summary}", "", f"From [results/{name}.md](results/{name}.md).", ""]
+            paper += [f"## {summary}", "", f"From [results/{name}.md](results/{name}.md).", ""]
             paper += [*table_lines(Table(title=name, columns=columns, rows=rows, labels=4))[2:], ""]
         print(f"{name}: {results / name}.md, {len(shown)} figures")
     write_whole(docs / "paper.md", "\n".join(paper).rstrip() + "\n")

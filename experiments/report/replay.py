@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.measures.agreement import agreement_table, agreement_words
-from experiments.replay.store import AGREEMENT, MARKER
+from experiments.replay.directory import MARKER
+from experiments.replay.store import AGREEMENT
 from experiments.show.parts import AreaChart, Chart, Document, Flow, FlowChart, Line, LineChart, Section, Table
 from experiments.sweep.folder import read_json
 from simulator.errors import InputError

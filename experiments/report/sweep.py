@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.show.parts import Document
-from experiments.studies import STUDIES
-from experiments.studies.view import seeds_note
+from experiments.studies import load_study, summaries
+from experiments.studies.shared.view import seeds_note
 from experiments.sweep.folder import FAILURES, TIMING, read_json_list, read_results
 from simulator.errors import InputError
 
@@ -21,9 +21,9 @@ def sweep_document(directory: Path) -> Document:
         If the sweep has not ended, or files of it are missing or damaged.
     """
     marker, table = read_results(directory)
-    study = STUDIES.get(str(marker["study"]))
-    if study is None:
-        raise InputError(f"{directory}: study {marker['study']!r} is unknown here; known: {', '.join(STUDIES)}")
+    if marker["study"] not in summaries():
+        raise InputError(f"{directory}: study {marker['study']!r} is unknown here; known: {', '.join(summaries())}")
+    study = load_study(marker["study"])
     frame = table.to_pandas()
     try:
         timing = pd.read_parquet(directory / TIMING)

@@ -1,9 +1,15 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the form that JSON has in all of them."""
 
+import json
 import os
 from pathlib import Path
 
 from simulator.errors import InputError
+
+
+def to_json(value: object) -> str:
+    """The text of a JSON file, or of a command with `--json`."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -1,41 +1,47 @@
-"""Studies: questions that take many plans to answer. `STUDIES` is the registry: a new one is a module and a line here.
+"""Studies: questions that take many plans to answer. Every module of this folder is one; a new one is a new module.
 
-Each is a sweep (`experiments.sweep`) with a way to show it; docs/studies.md says what they measure and what they found.
+A study is a sweep (`experiments.sweep`) with a way to show it; docs/studies.md says what they measure and what they
+found. Its module has
+
+- a docstring, whose first line is the summary that lists and reports show;
+- `command`, decorated with `study` of `experiments.studies.shared.conduct`: its options and what runs they ask for;
+- `view`, which makes sections of words, tables and charts of the results;
+- `claims`, if it bears on what the paper says.
+
+What studies share is in `shared`, what their runs do in `tasks`.
 """
 
-from experiments.studies import (
-    ablation,
-    budget,
-    diurnal,
-    frontier,
-    headroom,
-    hysteresis,
-    interval,
-    regret,
-    scale,
-    stress,
-    volatility,
-)
-from experiments.studies.port import Study
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-STUDIES = {
-    "stress": Study(
-        "Delay and error worse than planned, from 1.0 to 1.5 times", stress.command, stress.view, stress.claims
-    ),
-    "volatility": Study(
-        "Random-walk demand: re-planned or planned once", volatility.command, volatility.view, volatility.claims
-    ),
-    "diurnal": Study("A week with its days and nights", diurnal.command, diurnal.view),
-    "scale": Study("Planning time and gap as problems grow", scale.command, scale.view, scale.claims),
-    "ablation": Study(
-        "What each mechanism of the heuristics is worth", ablation.command, ablation.view, ablation.claims
-    ),
-    "budget": Study("From a tight budget to an ample one", budget.command, budget.view, budget.claims),
-    "interval": Study("How often to re-plan, with the price of moving", interval.command, interval.view),
-    "frontier": Study("Cost against violations: what robustness is worth", frontier.command, frontier.view),
-    "headroom": Study(
-        "The headroom that percentiles need, by replicas and burstiness", headroom.command, headroom.view
-    ),
-    "regret": Study("Each policy against an oracle, and where the rest is lost", regret.command, regret.view),
-    "hysteresis": Study("Churn against cost: how reluctant to move?", hysteresis.command, hysteresis.view),
-}
+if TYPE_CHECKING:
+    from experiments.studies.shared.port import Study
+
+
+@cache
+def summaries() -> dict[str, str]:
+    """What each study asks, by its name; no study is imported."""
+    modules = sorted(path for path in Path(__file__).parent.glob("*.py") if path.name != "__init__.py")
+    return {path.stem: _summary(path) for path in modules}
+
+
+def _summary(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.readline().strip().strip('"').removesuffix(".")
+
+
+def load_study(name: str) -> "Study":
+    """A study by its name.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    """
+    from experiments.studies.shared.port import Study, no_claims
+
+    summary = summaries()[name]
+    module = import_module(f"{__name__}.{name}")
+    return Study(summary, module.command, module.view, getattr(module, "claims", no_claims))

@@ -1,4 +1,4 @@
-"""`tokenfleet study ablation`: what each mechanism of the heuristics is worth."""
+"""What each mechanism of the heuristics is worth."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,25 +6,12 @@ from typing import Any
 import pandas as pd
 import typer
 
+from experiments.options import ProblemOption, ScenarioOption
 from experiments.show.parts import BarChart, Section, Table
-from experiments.show.progress import ProblemOption, ScenarioOption, Terminal
-from experiments.studies.conduct import (
-    ClusterOption,
-    JobsOption,
-    JsonOption,
-    OutOption,
-    PolicyOption,
-    ResumeOption,
-    SeedsOption,
-    conduct,
-    ground_option,
-    policy_files,
-    policy_names,
-    refuse_other_folder,
-)
+from experiments.studies.shared.conduct import Asked, Design, ground_option, study
+from experiments.studies.shared.view import Claim, cell, claims_table, estimate, mean_of, policies_of, rows_where
 from experiments.studies.stress import DEFAULT_SPREAD
 from experiments.studies.tasks.planning import SERVED
-from experiments.studies.view import Claim, cell, claims_table, estimate, mean_of, policies_of, rows_where
 from experiments.sweep.specification import Run
 
 POLICIES = (
@@ -33,45 +20,29 @@ POLICIES = (
 )
 
 
+@study(policies=POLICIES, seeds=5)
 def command(
-    context: typer.Context,
-    policy: PolicyOption = None,
+    asked: Asked,
     problem: ProblemOption = None,
     scenario: ScenarioOption = "paper-base",
     spread: float = typer.Option(DEFAULT_SPREAD, min=0, help="Sigma of the demand between seeds."),
-    seeds: SeedsOption = 5,
-    out_dir: OutOption = None,
-    resume: ResumeOption = True,
-    jobs: JobsOption = None,
-    cluster: ClusterOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Design:
     """Heuristics without one of their mechanisms: M1, M2, M3, local search, consolidation.
 
     Example: `tokenfleet study ablation --seeds 3 --out runs/ablation`
     """
-    terminal: Terminal = context.obj
-    refuse_other_folder(out_dir)
-    names = policy_names(terminal, policy, POLICIES)
+    names = asked.policies
     period: dict[str, Any] = {} if problem is not None else {"period_h": 24.0}
     ground, files = ground_option(problem, scenario, spread=spread, **period)
     runs = [
         Run(task="plan", parameters={"ground": ground, "seed": seed, "policy": name}, label=f"{name}, seed {seed}")
         for name in names
-        for seed in range(seeds)
+        for seed in range(asked.seeds)
     ]
-    conduct(
-        terminal,
-        "ablation",
-        runs,
-        options={"ground": ground, "policies": names, "seeds": seeds},
-        files=[*files, *policy_files(names)],
-        view=view,
-        out_dir=out_dir,
-        resume=resume,
-        jobs=jobs,
-        cluster=cluster,
-        as_json=as_json,
+    return Design(
+        runs=runs,
+        options={"ground": ground, "policies": names, "seeds": asked.seeds},
+        files=files,
     )
 
 

@@ -1,4 +1,4 @@
-"""`tokenfleet study budget`: cost and service from a tight budget to an ample one."""
+"""From a tight budget to an ample one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,25 +7,10 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.options import parse_factors, parse_numbers
+from experiments.options import Numbers, ProblemOption, ScenarioOption, factors, numbers
 from experiments.show.parts import Line, LineChart, Section, Table
-from experiments.show.progress import ProblemOption, ScenarioOption, Terminal
-from experiments.studies.conduct import (
-    ClusterOption,
-    JobsOption,
-    JsonOption,
-    OutOption,
-    PolicyOption,
-    ResumeOption,
-    SeedsOption,
-    conduct,
-    ground_option,
-    policy_files,
-    policy_names,
-    refuse_other_folder,
-)
-from experiments.studies.stress import DEFAULT_SPREAD
-from experiments.studies.view import (
+from experiments.studies.shared.conduct import Asked, Design, ground_option, study
+from experiments.studies.shared.view import (
     Claim,
     cell,
     claims_table,
@@ -37,41 +22,33 @@ from experiments.studies.view import (
     values_of,
     verdict,
 )
+from experiments.studies.stress import DEFAULT_SPREAD
 from experiments.sweep.specification import Run
 
 POLICIES = ("gh", "agh", "agh+", "exact", "headroom[1.3:exact]")
 CRITICAL, PENALISED = "critical budget", "critical budget, high penalty"
 
 
+@study(policies=POLICIES, seeds=5)
 def command(
-    context: typer.Context,
-    policy: PolicyOption = None,
+    asked: Asked,
     problem: ProblemOption = None,
     scenario: ScenarioOption = "paper-base",
-    shares: Annotated[
-        str, typer.Option(help="Budgets, comma-separated, relative to the problem's.")
-    ] = "0.4,0.5,0.6,0.7,0.8,0.9,1.0,1.1,1.2,1.35,1.5",
-    factors: Annotated[str, typer.Option(help="Stress under which the plans are seen.")] = "1.0,1.5",
+    shares: Annotated[Numbers, numbers("--shares", "Budgets, comma-separated, relative to the problem's.")] = Numbers(
+        (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5)
+    ),
+    factors: Annotated[Numbers, factors("--factors", "Stress under which the plans are seen.")] = Numbers((1.0, 1.5)),
     penalty: Annotated[float, typer.Option(min=1, help="Factor on the unmet penalty of the high-penalty case.")] = 10.0,
     spread: Annotated[float, typer.Option(min=0, help="Sigma of the demand between seeds.")] = DEFAULT_SPREAD,
-    seeds: SeedsOption = 5,
-    out_dir: OutOption = None,
-    resume: ResumeOption = True,
-    jobs: JobsOption = None,
-    cluster: ClusterOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Design:
     """Cost, unmet demand and violations as the budget goes from tight to ample, with the critical budget found.
 
     Example: `tokenfleet study budget --policy agh --policy exact --seeds 2 --out runs/budget`
     """
-    terminal: Terminal = context.obj
-    refuse_other_folder(out_dir)
-    names = policy_names(terminal, policy, POLICIES)
-    budgets, stress = parse_numbers(shares, "--shares"), parse_factors(factors)
+    names = asked.policies
     period: dict[str, Any] = {} if problem is not None else {"period_h": 24.0}
     ground, files = ground_option(problem, scenario, spread=spread, **period)
-    common = {"factors": stress, "inflated": ["both"], "simulate": False}
+    common = {"factors": factors, "inflated": ["both"], "simulate": False}
     runs = [
         Run(
             task="stress",
@@ -79,15 +56,15 @@ def command(
             label=f"{name}, budget {share:.0%}, seed {seed}",
         )
         for name in names
-        for share in budgets
-        for seed in range(seeds)
+        for share in shares
+        for seed in range(asked.seeds)
     ]
     runs += [
         Run(
             task="critical_budget",
             parameters={
                 "ground": {**ground, **({"penalty_factor": penalty} if setting == PENALISED else {})},
-                "factors": stress,
+                "factors": factors,
                 "seed": seed,
                 "policy": name,
                 "about": {"setting": setting},
@@ -96,20 +73,19 @@ def command(
         )
         for name in names
         for setting in (CRITICAL, PENALISED)
-        for seed in range(seeds)
+        for seed in range(asked.seeds)
     ]
-    conduct(
-        terminal,
-        "budget",
-        runs,
-        options={**common, "ground": ground, "policies": names, "shares": budgets, "penalty": penalty, "seeds": seeds},
-        files=[*files, *policy_files(names)],
-        view=view,
-        out_dir=out_dir,
-        resume=resume,
-        jobs=jobs,
-        cluster=cluster,
-        as_json=as_json,
+    return Design(
+        runs=runs,
+        options={
+            **common,
+            "ground": ground,
+            "policies": names,
+            "shares": shares,
+            "penalty": penalty,
+            "seeds": asked.seeds,
+        },
+        files=files,
     )
 
 

@@ -1,4 +1,4 @@
-"""`tokenfleet study diurnal`: a week of traffic with its days, nights and weekend, re-planned or planned once."""
+"""A week with its days and nights."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,24 +7,11 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.options import parse_duration_s
+from experiments.options import Duration, ScenarioOption, duration
 from experiments.show.parts import Line, LineChart, Section, Table
-from experiments.show.progress import ScenarioOption, Terminal
-from experiments.studies.conduct import (
-    ClusterOption,
-    JobsOption,
-    JsonOption,
-    OutOption,
-    PolicyOption,
-    ResumeOption,
-    SeedsOption,
-    conduct,
-    policy_files,
-    policy_names,
-    refuse_other_folder,
-)
-from experiments.studies.replays import SERVICE, arrivals, service
-from experiments.studies.view import curve, mean_of, policies_of, rows_where
+from experiments.studies.shared.conduct import Asked, Design, study
+from experiments.studies.shared.replays import SERVICE, arrivals, service
+from experiments.studies.shared.view import curve, mean_of, policies_of, rows_where
 from experiments.sweep.specification import Run
 
 POLICIES = ("static[agh]", "gh", "agh")
@@ -32,50 +19,34 @@ PROFILE = "azure-2024"
 PART_S = 3600.0
 
 
+@study(policies=POLICIES, seeds=1)
 def command(
-    context: typer.Context,
+    asked: Asked,
     trace: Annotated[list[str] | None, typer.Argument(help="Trace files; none: the synthetic week.")] = None,
-    policy: PolicyOption = None,
     scenario: ScenarioOption = "azure-2023",
-    interval: Annotated[str, typer.Option(help="Time between re-plans: 30s, 5m, 1h.")] = "15m",
+    interval: Annotated[Duration, duration("--interval", "Time between re-plans: 30s, 5m, 1h.")] = Duration("15m"),
     forecast: Annotated[
         str, typer.Option(help="Forecaster (`tokenfleet list forecasters`), NAME or NAME:p90.")
     ] = "adaptive",
-    duration: Annotated[str, typer.Option(help="Length of the synthetic arrivals.")] = "7d",
+    duration: Annotated[Duration, duration("--duration", "Length of the synthetic arrivals.")] = Duration("7d"),
     rate: Annotated[float, typer.Option(min=1e-6, help="Share of the published rate that arrives.")] = 0.05,
-    seeds: SeedsOption = 1,
-    out_dir: OutOption = None,
-    resume: ResumeOption = True,
-    jobs: JobsOption = None,
-    cluster: ClusterOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Design:
     """The week of Azure 2024 (synthetic from its published curves), re-planned all week or planned once.
 
     Example: `tokenfleet study diurnal --duration 1d --policy gh --out runs/diurnal`
     """
-    terminal: Terminal = context.obj
-    refuse_other_folder(out_dir)
-    names = policy_names(terminal, policy, POLICIES)
-    found, files = arrivals(terminal, scenario, trace, PROFILE, parse_duration_s(duration, "--duration"), rate)
-    common = {**found, "interval_s": parse_duration_s(interval, "--interval"), "forecast": forecast, "every_s": PART_S}
+    names = asked.policies
+    found, files = arrivals(asked.terminal, scenario, trace, PROFILE, duration.seconds, rate)
+    common = {**found, "interval_s": interval.seconds, "forecast": forecast, "every_s": PART_S}
     runs = [
         Run(task="replay", parameters={**common, "policy": name, "seed": seed}, label=f"{name}, seed {seed}")
         for name in names
-        for seed in range(seeds)
+        for seed in range(asked.seeds)
     ]
-    conduct(
-        terminal,
-        "diurnal",
-        runs,
-        options={**common, "policies": names, "seeds": seeds},
-        files=[*files, *policy_files(names)],
-        view=view,
-        out_dir=out_dir,
-        resume=resume,
-        jobs=jobs,
-        cluster=cluster,
-        as_json=as_json,
+    return Design(
+        runs=runs,
+        options={**common, "policies": names, "seeds": asked.seeds},
+        files=files,
     )
 
 

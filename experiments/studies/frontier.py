@@ -1,4 +1,4 @@
-"""`tokenfleet study frontier`: what does it cost to violate less, where the world is worse than planned?
+"""Cost against violations: what robustness is worth.
 
 Three parts: *analytic* (a plan under stress, re-routed by LP), *static* (one plan for the mean demand, kept and
 simulated; plans verified by simulation take part) and *replanned* (simulated, with plans made anew every few minutes).
@@ -6,31 +6,18 @@ simulated; plans verified by simulation take part) and *replanned* (simulated, w
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Annotated, Any
 
 import pandas as pd
 import typer
 
-from experiments.options import parse_duration_s, parse_factors, parse_numbers
+from experiments.options import Duration, Numbers, ScenarioOption, duration, factors, numbers
 from experiments.scenario.scenario import load_scenario
 from experiments.show.parts import Line, LineChart, Section, Table
-from experiments.show.progress import ScenarioOption, Terminal
-from experiments.studies.conduct import (
-    ClusterOption,
-    JobsOption,
-    JsonOption,
-    OutOption,
-    PolicyOption,
-    ResumeOption,
-    SeedsOption,
-    conduct,
-    policy_files,
-    policy_names,
-    refuse_other_folder,
-)
-from experiments.studies.replays import SERVICE, arrivals, changed, service
-from experiments.studies.view import (
+from experiments.studies.shared.cheapest import VERIFIED, cheapest, named
+from experiments.studies.shared.conduct import Asked, Design, study
+from experiments.studies.shared.replays import SERVICE, arrivals, changed, service
+from experiments.studies.shared.view import (
     cell,
     curve,
     estimate,
@@ -51,96 +38,79 @@ POLICIES = {
     STATIC: ("exact", "gh", "agh", *ROBUST),
     REPLANNED: ("gh", "agh", "agh+"),
 }
-FACTORS = {ANALYTIC: "1.0,1.1,1.2,1.3,1.4,1.5", STATIC: "1.0,1.1,1.2,1.3,1.4,1.5", REPLANNED: "1.0,1.3"}
-CAPS = "0.3,0.4,0.5,0.7,1"
+RISING = Numbers((1.0, 1.1, 1.2, 1.3, 1.4, 1.5))
+FACTORS = {ANALYTIC: RISING, STATIC: RISING, REPLANNED: Numbers((1.0, 1.3))}
 GROUND = {"scenario": "paper-base", "period_h": 24.0, "spread": 0.1}  # of the analytic part
 VERIFIER = "agh+"
 VERIFIED_AT = (1.0, 1.3)  # how many times slower the worlds are that plans are verified in
-VERIFIED = "as verified"  # instead of a cap
-LIMITS = (1.0, 5.0)  # percent violated
 
 
+@study(policies=(), seeds=3)
 def command(
-    context: typer.Context,
+    asked: Asked,
     trace: Annotated[list[str] | None, typer.Argument(help="Trace files; none: the scenario's arrivals.")] = None,
-    policy: PolicyOption = None,
     parts: Annotated[
         str, typer.Option(help=f"Which: {ANALYTIC} (on paper-base), {STATIC}, {REPLANNED}; comma-separated.")
     ] = ",".join(POLICIES),
     scenario: ScenarioOption = "azure-2023",
     caps: Annotated[
-        str, typer.Option(help="Limits on the planned load of a replica, comma-separated: headroom.")
-    ] = CAPS,
+        Numbers, numbers("--caps", "Limits on the planned load of a replica, comma-separated: headroom.")
+    ] = Numbers((0.3, 0.4, 0.5, 0.7, 1)),
     factors: Annotated[
-        str | None,
-        typer.Option(help=f"How much worse the world is than planned; default: 1.0 to 1.5, {REPLANNED} 1.0 and 1.3."),
+        Numbers | None,
+        factors(
+            "--factors", f"How much worse the world is than planned; default: 1.0 to 1.5, {REPLANNED} 1.0 and 1.3."
+        ),
     ] = None,
     verified: Annotated[bool, typer.Option(help=f"Verified plans ({VERIFIER}) in the {STATIC} part.")] = True,
     draws: Annotated[int, typer.Option(min=2, help="Fresh draws that a verified plan has to pass.")] = 20,
     effort: Annotated[int, typer.Option(min=1, help="Cheaper fleets that are simulated to verify a plan.")] = 15,
-    interval: Annotated[str, typer.Option(help=f"Time between plans in the {REPLANNED} part.")] = "5m",
+    interval: Annotated[Duration, duration("--interval", f"Time between plans in the {REPLANNED} part.")] = Duration(
+        "5m"
+    ),
     duration: Annotated[
-        str | None, typer.Option(help="Length of the arrivals, where there is no trace; default: the scenario's.")
+        Duration | None,
+        duration("--duration", "Length of the arrivals, where there is no trace; default: the scenario's."),
     ] = None,
-    seeds: SeedsOption = 3,
-    out_dir: OutOption = None,
-    resume: ResumeOption = True,
-    jobs: JobsOption = None,
-    cluster: ClusterOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Design:
     """Cost against violations in worlds worse than planned: analytic, of kept plans, and re-planned.
 
     Example: `tokenfleet study frontier --parts static --policy gh --caps 0.4,0.7,1 --seeds 1 --out runs/frontier`
     """
-    terminal: Terminal = context.obj
-    refuse_other_folder(out_dir)
     wanted = [part.strip() for part in parts.split(",")]
     unknown = [part for part in wanted if part not in POLICIES]
     if unknown:
         raise InputError(f"--parts: {unknown[0]!r} is none of {', '.join(POLICIES)}")
-    names = {part: policy_names(terminal, policy, POLICIES[part]) for part in wanted}
-    stress = {part: parse_factors(factors or FACTORS[part]) for part in wanted}
-    limits = parse_numbers(caps, "--caps")
-    if not limits or not all(0 < cap <= 1 for cap in limits):
+    if not all(0 < cap <= 1 for cap in caps):
         raise InputError("--caps: expected numbers above 0 and up to 1")
-    duration_s = None if duration is None else parse_duration_s(duration, "--duration")
-    found, files = arrivals(terminal, scenario, trace, None, duration_s, None)
-    chosen = load_scenario(scenario)
-    if STATIC in wanted and verified and not chosen.has_queues:
-        terminal.note(f"scenario {chosen.name} has no queues: no plan of it is verified")
+    found, files = arrivals(asked.terminal, scenario, trace, None, duration.seconds if duration else None, None)
+    world = load_scenario(scenario)
+    if STATIC in wanted and verified and not world.has_queues:
+        asked.terminal.note(f"scenario {world.name} has no queues: no plan of it is verified")
         verified = False
-    asked = _Asked(
+    chosen = _Chosen(
         found=found,
-        names=names,
-        factors=stress,
-        caps=limits,
-        interval_s=parse_duration_s(interval, "--interval"),
+        names={part: asked.policies or list(POLICIES[part]) for part in wanted},
+        factors={part: factors or FACTORS[part] for part in wanted},
+        caps=caps,
+        interval_s=interval.seconds,
         verify={"draws": draws, "effort": effort} if verified else None,
-        seeds=seeds,
+        seeds=asked.seeds,
     )
-    conduct(
-        terminal,
-        "frontier",
-        [run for part in POLICIES if part in wanted for run in RUNS[part](asked)],
+    return Design(
+        runs=[run for part in POLICIES if part in wanted for run in RUNS[part](chosen)],
         options={
             **found,
-            "cap": chosen.file.limits.cap,
+            "cap": world.file.limits.cap,
             "parts": wanted,
-            "caps": limits,
-            "factors": stress,
-            "policies": names,
-            "interval_s": asked.interval_s,
-            "verify": asked.verify,
-            "seeds": seeds,
+            "caps": caps,
+            "factors": chosen.factors,
+            "policies": chosen.names,
+            "interval_s": chosen.interval_s,
+            "verify": chosen.verify,
+            "seeds": chosen.seeds,
         },
-        files=[*files, *policy_files(list(dict.fromkeys(name for own in names.values() for name in own)))],
-        view=view,
-        out_dir=out_dir,
-        resume=resume,
-        jobs=jobs,
-        cluster=cluster,
-        as_json=as_json,
+        files=files,
     )
 
 
@@ -148,7 +118,7 @@ def command(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
+class _Chosen:
     """The options; names of policies and factors by part, `verify` None for no verified plans."""
 
     found: Mapping[str, Any]
@@ -160,26 +130,26 @@ class _Asked:
     seeds: int
 
 
-def _analytic(asked: _Asked) -> list[Run]:
-    common = {"ground": GROUND, "factors": asked.factors[ANALYTIC], "inflated": ["both"], "simulate": False}
+def _analytic(chosen: _Chosen) -> list[Run]:
+    common = {"ground": GROUND, "factors": chosen.factors[ANALYTIC], "inflated": ["both"], "simulate": False}
     return [
         Run(
             task="stress",
             parameters={**common, "policy": name, "seed": seed},
             label=f"{ANALYTIC}: {name}, seed {seed}",
         )
-        for name in asked.names[ANALYTIC]
-        for seed in range(asked.seeds)
+        for name in chosen.names[ANALYTIC]
+        for seed in range(chosen.seeds)
     ]
 
 
-def _static(asked: _Asked) -> list[Run]:
-    common = {"factors": asked.factors[STATIC]}
+def _static(chosen: _Chosen) -> list[Run]:
+    common = {"factors": chosen.factors[STATIC]}
     runs = [
         Run(
             task="static_plan",
             parameters={
-                **changed(asked.found, limits__cap=cap),
+                **changed(chosen.found, limits__cap=cap),
                 **common,
                 "policy": name,
                 "seed": seed,
@@ -187,37 +157,37 @@ def _static(asked: _Asked) -> list[Run]:
             },
             label=f"{STATIC}: {name}, cap {cap:g}, seed {seed}",
         )
-        for name in asked.names[STATIC]
-        for cap in asked.caps
-        for seed in range(asked.seeds)
+        for name in chosen.names[STATIC]
+        for cap in chosen.caps
+        for seed in range(chosen.seeds)
     ]
-    if asked.verify is not None:
+    if chosen.verify is not None:
         runs += [
             Run(
                 task="static_plan",
                 parameters={
-                    **asked.found,
+                    **chosen.found,
                     **common,
                     "policy": VERIFIER,
-                    "verify": {**asked.verify, "factor": factor},
+                    "verify": {**chosen.verify, "factor": factor},
                     "seed": seed,
                     "about": {"setting": VERIFIED},
                 },
                 label=f"{STATIC}: verified at {factor:g}, seed {seed}",
             )
             for factor in VERIFIED_AT
-            for seed in range(asked.seeds)
+            for seed in range(chosen.seeds)
         ]
     return runs
 
 
-def _replanned(asked: _Asked) -> list[Run]:
+def _replanned(chosen: _Chosen) -> list[Run]:
     return [
         Run(
             task="replay",
             parameters={
-                **changed(asked.found, limits__cap=cap),
-                "interval_s": asked.interval_s,
+                **changed(chosen.found, limits__cap=cap),
+                "interval_s": chosen.interval_s,
                 "policy": name,
                 "seed": seed,
                 "delay_factor": factor,
@@ -226,14 +196,14 @@ def _replanned(asked: _Asked) -> list[Run]:
             },
             label=f"{name}, cap {cap:g}, factor {factor:g}, seed {seed}",
         )
-        for name in asked.names[REPLANNED]
-        for cap in asked.caps
-        for factor in asked.factors[REPLANNED]
-        for seed in range(asked.seeds)
+        for name in chosen.names[REPLANNED]
+        for cap in chosen.caps
+        for factor in chosen.factors[REPLANNED]
+        for seed in range(chosen.seeds)
     ]
 
 
-RUNS: Mapping[str, Callable[[_Asked], list[Run]]] = {ANALYTIC: _analytic, STATIC: _static, REPLANNED: _replanned}
+RUNS: Mapping[str, Callable[[_Chosen], list[Run]]] = {ANALYTIC: _analytic, STATIC: _static, REPLANNED: _replanned}
 
 
 def _cap(cap: float) -> str:
@@ -287,7 +257,7 @@ def _analytic_section(routed: pd.DataFrame, fixed: pd.DataFrame) -> Section:
     ]
     return Section(
         title="Analytic: plans under stress, re-routed",
-        text=_cheapest(routed, "Analytic", "unmet", by_setting=False),
+        text=cheapest(routed, "Analytic", "unmet", by_setting=False),
         tables=[
             Table(
                 title="Plans made at nominal, re-routed by LP where delay and error are worse (paper-base, a day)",
@@ -308,11 +278,11 @@ def _static_section(kept: pd.DataFrame, options: Mapping[str, Any]) -> Section:
     factors = values_of(kept, "factor")
     shown = sorted({factors[0], factors[len(factors) // 2], factors[-1]})
     failed = kept[~kept["feasible"].astype(bool)]
-    text = _cheapest(kept, "Static, simulated", "violated", by_setting=True)
+    text = cheapest(kept, "Static, simulated", "violated", by_setting=True)
     for policy, setting, status in dict.fromkeys(
         zip(failed["policy"], failed["setting"], failed["status"], strict=True)
     ):
-        text.append(f"{_named(policy, setting)}: {status}; its means are over the other seeds.")
+        text.append(f"{named(policy, setting)}: {status}; its means are over the other seeds.")
     tables, charts = _by_setting(kept, shown, STATIC, "kept")
     settings = [setting for setting in dict.fromkeys(kept["setting"]) if setting != VERIFIED]
     at = _cap(float(options["cap"])) if _cap(float(options["cap"])) in settings else next(iter(settings), VERIFIED)
@@ -327,7 +297,7 @@ def _replanned_section(anew: pd.DataFrame) -> Section:
     tables, charts = _by_setting(anew, values_of(anew, "factor"), "", "re-planned")
     return Section(
         title="Re-planned: the frontier of cost and violations",
-        text=_cheapest(anew, "Re-planned, simulated", "violated", by_setting=True),
+        text=cheapest(anew, "Re-planned, simulated", "violated", by_setting=True),
         tables=tables,
         charts=charts,
     )
@@ -418,65 +388,3 @@ def _over_factors(frame: pd.DataFrame, policies: Sequence[str], key: str, words:
             ("violated", "Violations", share, "violation_share", 100.0),
         )
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Point:
-    """Means over the seeds of a policy with its headroom."""
-
-    name: str
-    cost_usd: float
-    share: float  # percent
-
-
-def _cheapest(frame: pd.DataFrame, where: str, measure: str, *, by_setting: bool) -> list[str]:
-    """In words, for each of `LIMITS`: which is cheapest at each factor, neighbouring factors together."""
-    found = {factor: _points(rows_where(frame, factor=factor), by_setting) for factor in values_of(frame, "factor")}
-    lines = []
-    for most in LIMITS:
-        best = [(factor, _winner(points, most)) for factor, points in found.items() if points]
-        told = []
-        for (name, kept), group in groupby(best, key=lambda item: (item[1][0].name, item[1][1])):
-            at = list(group)
-            factors = _range([factor for factor, _ in at], "")
-            if kept:
-                told.append(f"{name} at {factors} ({_range([point.cost_usd for _, (point, _) in at], '.2f')} USD)")
-            else:
-                shares = _range([point.share for _, (point, _) in at], ".1f")
-                told.append(f"none at {factors} (the least is {shares} %, {name})")
-        if told:
-            lines.append(f"{where}, cheapest with at most {most:g} % {measure}: {'; '.join(told)}.")
-    return lines
-
-
-def _points(here: pd.DataFrame, by_setting: bool) -> list[_Point]:
-    """Of what has a plan for every seed; those that come to the same are one."""
-    points: dict[tuple[float, float], _Point] = {}
-    for policy in policies_of(here):
-        mine = rows_where(here, policy=policy)
-        for setting in dict.fromkeys(mine["setting"]) if by_setting else (None,):
-            own = rows_where(mine, setting=setting)
-            cost, share = mean_of(own, "cost_usd"), mean_of(own, "violation_share")
-            if cost is None or share is None or not own["feasible"].astype(bool).all():
-                continue
-            same = round(cost, 6), round(share, 8)
-            name = _named(policy, setting)
-            points[same] = _Point(f"{points[same].name} = {name}" if same in points else name, cost, 100 * share)
-    return list(points.values())
-
-
-def _winner(points: list[_Point], most: float) -> tuple[_Point, bool]:
-    """The cheapest that keeps to the limit and True, or the one that violates least and False."""
-    kept = [point for point in points if point.share <= most]
-    if kept:
-        return min(kept, key=lambda point: point.cost_usd), True
-    return min(points, key=lambda point: point.share), False
-
-
-def _named(policy: str, setting: str | None) -> str:
-    return policy if setting is None or setting == VERIFIED else f"{policy} at {setting}"
-
-
-def _range(values: Sequence[float], form: str) -> str:
-    low, high = (format(value, form or "g") for value in (min(values), max(values)))
-    return low if low == high else f"{low} to {high}"

@@ -1,4 +1,4 @@
-"""`tokenfleet study headroom`: how full may a deployment be, by its size and the burstiness of what arrives?"""
+"""The headroom that percentiles need, by replicas and burstiness."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -6,36 +6,26 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.options import parse_duration_s, parse_numbers, parse_reading, trace_files
+from experiments.options import Duration, Numbers, PercentileOption, ScenarioOption, duration, numbers, trace_files
 from experiments.replay.run import engine_notes, survey
 from experiments.scenario.scenario import Scenario, load_scenario
 from experiments.scenario.slo import parse_percentile, percentile_name
 from experiments.show.parts import DASH, Line, LineChart, Section, Table
-from experiments.show.progress import ScenarioOption, Terminal
-from experiments.studies.conduct import (
-    ClusterOption,
-    JobsOption,
-    JsonOption,
-    OutOption,
-    ResumeOption,
-    SeedsOption,
-    conduct,
-    refuse_other_folder,
-)
+from experiments.studies.shared.conduct import Asked, Design, study
+from experiments.studies.shared.view import cell, curve, estimate, mean_of, options_of, rows_where, values_of
 from experiments.studies.tasks.headroom import CONVERSATION, STEP, configuration_of
-from experiments.studies.view import cell, curve, estimate, mean_of, options_of, rows_where, values_of
 from experiments.sweep.specification import Run
 from experiments.verify.alternatives import LITTLE
 from simulator.errors import InputError
 from traces.synthetic.profile import load_profile
 
 POISSON = "Poisson"
-REPLICAS = "1,2,4,8,16"
 GUESSES = {"cap_staffing": "guess A: square-root staffing", "cap_sequence": "guess C: the real sequence"}
 
 
+@study(policies=None, seeds=3)
 def command(
-    context: typer.Context,
+    asked: Asked,
     trace: Annotated[
         list[str] | None,
         typer.Option("--trace", help="A trace file, PATH or SOURCE=PATH, instead of the profile; repeatable."),
@@ -44,44 +34,35 @@ def command(
     model: Annotated[str, typer.Option(help="Model of the deployment.")] = "llama-3.1-8b",
     tier: Annotated[str, typer.Option(help="Its GPUs.")] = "h100-80-fp8",
     tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs of one replica.")] = 1,
-    replicas: Annotated[str, typer.Option(help="Numbers of replicas, comma-separated.")] = REPLICAS,
+    replicas: Annotated[Numbers, numbers("--replicas", "Numbers of replicas, comma-separated.", least=1)] = Numbers(
+        (1, 2, 4, 8, 16)
+    ),
     arrivals: Annotated[
         list[str] | None,
         typer.Option("--arrivals", help="Only these: Poisson, or a source of the profile; repeatable."),
     ] = None,
-    percentile: Annotated[
-        str, typer.Option(help="At which the limits of types count that state no percentile_slos.")
-    ] = "p95",
-    duration: Annotated[str, typer.Option(help="Length of a draw of the arrivals.")] = "20m",
+    percentile: PercentileOption = "p95",
+    duration: Annotated[Duration, duration("--duration", "Length of a draw of the arrivals.")] = Duration("20m"),
     draws: Annotated[int, typer.Option(min=1, help="Draws at each rate, all judged together.")] = 3,
-    seeds: SeedsOption = 3,
-    out_dir: OutOption = None,
-    resume: ResumeOption = True,
-    jobs: JobsOption = None,
-    cluster: ClusterOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Design:
     """The largest load of a deployment at which percentiles hold, simulated, and what theory would have guessed.
 
     Example: `tokenfleet study headroom --trace conv.csv --trace code.csv --replicas 1,4,16 --out runs/headroom`
     """
-    terminal: Terminal = context.obj
-    refuse_other_folder(out_dir)
     chosen = load_scenario(scenario)
     if not chosen.has_queues:
         raise InputError(f"scenario {chosen.name} has no queues: it takes `batching` capacity and discipline")
-    for note in engine_notes(chosen):
-        terminal.warn(note)
+    for remark in engine_notes(chosen):
+        asked.terminal.warn(remark)
     configuration_of(chosen, model, tier, tensor_parallel)
-    sizes = parse_numbers(replicas, "--replicas", least=1)
-    if not all(size.is_integer() for size in sizes):
-        raise InputError(f"--replicas: expected whole numbers, found {replicas!r}")
+    if not all(size.is_integer() for size in map(float, replicas)):
+        raise InputError(f"--replicas: expected whole numbers, found '{replicas}'")
     kinds = _kinds(chosen, trace or [], arrivals)
     common = {
         "scenario": scenario,
         "deployment": [model, tier, tensor_parallel],
         "level": parse_percentile(percentile),
-        "duration_s": parse_duration_s(duration, "--duration"),
+        "duration_s": duration.seconds,
         "draws": draws,
     }
     runs = [
@@ -97,24 +78,16 @@ def command(
             label=f"{name}, {size:g} replicas, seed {seed}",
         )
         for name, kind in kinds.items()
-        for size in sizes
-        for seed in range(seeds)
+        for size in replicas
+        for seed in range(asked.seeds)
     ]
-    conduct(
-        terminal,
-        "headroom",
-        runs,
-        options={**common, "arrivals": kinds, "replicas": [int(size) for size in sizes], "seeds": seeds},
+    return Design(
+        runs=runs,
+        options={**common, "arrivals": kinds, "replicas": [int(size) for size in replicas], "seeds": asked.seeds},
         files=[
             *([scenario] if scenario.endswith(".toml") else []),
             *(item.partition("=")[2] or item for item in trace or ()),
         ],
-        view=view,
-        out_dir=out_dir,
-        resume=resume,
-        jobs=jobs,
-        cluster=cluster,
-        as_json=as_json,
     )
 
 
@@ -122,7 +95,7 @@ def _kinds(scenario: Scenario, traces: list[str], asked: list[str] | None) -> di
     """What arrives, by name, as `experiments.studies.tasks.headroom` takes it."""
     kinds: dict[str, dict[str, Any]] = {POISSON: {"poisson": True}}
     for item in traces:
-        found = survey(scenario, trace_files([item], parse_reading())).survey
+        found = survey(scenario, trace_files([item])).survey
         kinds["+".join(found.sources)] = {"trace": item}
     if not traces:
         profile = load_profile(scenario.file.synthetic.profile)

@@ -1,4 +1,4 @@
-"""`tokenfleet study hysteresis`: churn against cost, as policies heed more or less of what moving costs."""
+"""Churn against cost: how reluctant to move?"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -6,24 +6,10 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.options import parse_numbers
+from experiments.options import Duration, Numbers, ProblemOption, ScenarioOption, duration, numbers
 from experiments.show.parts import Line, LineChart, Section, Table
-from experiments.show.progress import ProblemOption, ScenarioOption, Terminal
-from experiments.studies.conduct import (
-    ClusterOption,
-    JobsOption,
-    JsonOption,
-    OutOption,
-    PolicyOption,
-    ResumeOption,
-    SeedsOption,
-    conduct,
-    ground_option,
-    policy_files,
-    policy_names,
-    refuse_other_folder,
-)
-from experiments.studies.view import cell, mean_of, policies_of, rows_where, values_of
+from experiments.studies.shared.conduct import Asked, Design, ground_option, study
+from experiments.studies.shared.view import cell, mean_of, policies_of, rows_where, values_of
 from experiments.studies.volatility import whole_intervals
 from experiments.sweep.specification import Run
 
@@ -31,19 +17,22 @@ POLICIES = ("gh", "agh", "agh+")
 NEVER = "never"
 
 
+@study(policies=POLICIES, seeds=3)
 def command(
-    context: typer.Context,
-    policy: PolicyOption = None,
+    asked: Asked,
     problem: ProblemOption = None,
     scenario: ScenarioOption = "azure-2023",
     weights: Annotated[
-        str,
-        typer.Option(help="Comma-separated: 0 ignores what moving costs, 1 is its true price, above 1 is reluctant."),
-    ] = "0,0.25,0.5,1,2,4,8",
+        Numbers,
+        numbers(
+            "--weights", "Comma-separated: 0 ignores the price of moving, 1 is its true price, above 1 is reluctant."
+        ),
+    ] = Numbers((0, 0.25, 0.5, 1, 2, 4, 8)),
     sigma: Annotated[float, typer.Option(min=0, help="Of the logarithm of a rate, from interval to interval.")] = 0.04,
-    interval: Annotated[str, typer.Option(help="Time between re-plans: 30s, 5m, 1h.")] = "5m",
-    duration: Annotated[str, typer.Option(help="How long demand drifts: a whole number of intervals.")] = "24h",
-    seeds: SeedsOption = 3,
+    interval: Annotated[Duration, duration("--interval", "Time between re-plans: 30s, 5m, 1h.")] = Duration("5m"),
+    duration: Annotated[
+        Duration, duration("--duration", "How long demand drifts: a whole number of intervals.")
+    ] = Duration("24h"),
     provisioning: Annotated[
         float | None, typer.Option(min=0, help="Seconds to get a machine; default: the scenario's, else 60.")
     ] = None,
@@ -56,29 +45,21 @@ def command(
     effort: Annotated[
         int | None, typer.Option(min=1, help="How many fleets agh+ may route for each plan: more is better and slower.")
     ] = None,
-    out_dir: OutOption = None,
-    resume: ResumeOption = True,
-    jobs: JobsOption = None,
-    cluster: ClusterOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Design:
     """Churn against cost: re-plan under drifting demand, heeding what moving costs by more and more.
 
     Example: `tokenfleet study hysteresis --policy gh --policy agh+ --duration 24h --seeds 3 --out runs/hysteresis`
     """
-    terminal: Terminal = context.obj
-    refuse_other_folder(out_dir)
-    names = policy_names(terminal, policy, POLICIES)
-    heeded = parse_numbers(weights, "--weights")
+    names = asked.policies
     step_s, steps = whole_intervals(interval, duration)
     ground, files = ground_option(problem, scenario)
-    asked = {"provisioning_s": provisioning, "load_gb_per_s": load, "drain_s": drain}
+    moving = {"provisioning_s": provisioning, "load_gb_per_s": load, "drain_s": drain}
     common = {
         "ground": ground,
         "sigma": sigma,
         "step_s": step_s,
         "steps": steps,
-        "moving": {name: value for name, value in asked.items() if value is not None},
+        "moving": {name: value for name, value in moving.items() if value is not None},
         "effort": effort,
     }
     runs = [
@@ -94,21 +75,13 @@ def command(
             label=f"{name}, {'never' if weight is None else f'weight {weight:g}'}, seed {seed}",
         )
         for name in names
-        for weight in (*heeded, None)
-        for seed in range(seeds)
+        for weight in (*weights, None)
+        for seed in range(asked.seeds)
     ]
-    conduct(
-        terminal,
-        "hysteresis",
-        runs,
-        options={**common, "weights": heeded, "policies": names, "seeds": seeds},
-        files=[*files, *policy_files(names)],
-        view=view,
-        out_dir=out_dir,
-        resume=resume,
-        jobs=jobs,
-        cluster=cluster,
-        as_json=as_json,
+    return Design(
+        runs=runs,
+        options={**common, "weights": weights, "policies": names, "seeds": asked.seeds},
+        files=files,
     )
 
 

@@ -1,4 +1,4 @@
-"""`tokenfleet study interval`: how often should one re-plan, when moving costs what it costs?"""
+"""How often to re-plan, with the price of moving."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -6,24 +6,11 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.options import parse_duration_s
+from experiments.options import Duration, ScenarioOption, duration
 from experiments.show.parts import LineChart, Section, Table
-from experiments.show.progress import ScenarioOption, Terminal
-from experiments.studies.conduct import (
-    ClusterOption,
-    JobsOption,
-    JsonOption,
-    OutOption,
-    PolicyOption,
-    ResumeOption,
-    SeedsOption,
-    conduct,
-    policy_files,
-    policy_names,
-    refuse_other_folder,
-)
-from experiments.studies.replays import SERVICE, arrivals, service
-from experiments.studies.view import cell, curve, policies_of, rows_where, values_of
+from experiments.studies.shared.conduct import Asked, Design, study
+from experiments.studies.shared.replays import SERVICE, arrivals, service
+from experiments.studies.shared.view import cell, curve, policies_of, rows_where, values_of
 from experiments.sweep.specification import Run
 from simulator.errors import InputError
 
@@ -33,33 +20,25 @@ AT_ONCE = {"engine.provisioning_s": 0.0, "engine.load_gb_per_s": 1e9}
 TRUE, FREE = "moving as it is", "moving at once and for nothing"
 
 
+@study(policies=POLICIES, seeds=2)
 def command(
-    context: typer.Context,
+    asked: Asked,
     trace: Annotated[list[str] | None, typer.Argument(help="Trace files; none: a synthetic day.")] = None,
-    policy: PolicyOption = None,
     scenario: ScenarioOption = "azure-2023",
     intervals: Annotated[str, typer.Option(help="Times between re-plans, comma-separated.")] = INTERVALS,
     profile: Annotated[str, typer.Option(help="Profile of the synthetic arrivals.")] = "azure-2024",
-    duration: Annotated[str, typer.Option(help="Their length.")] = "24h",
+    duration: Annotated[Duration, duration("--duration", "Their length.")] = Duration("24h"),
     rate: Annotated[float, typer.Option(min=1e-6, help="Share of the profile's rate that arrives.")] = 0.05,
-    seeds: SeedsOption = 2,
-    out_dir: OutOption = None,
-    resume: ResumeOption = True,
-    jobs: JobsOption = None,
-    cluster: ClusterOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Design:
     """Re-planning every minute to once a day, with the price of moving and, for comparison, without.
 
     Example: `tokenfleet study interval --policy gh --intervals 5m,1h --duration 6h --seeds 1`
     """
-    terminal: Terminal = context.obj
-    refuse_other_folder(out_dir)
-    names = policy_names(terminal, policy, POLICIES)
-    lengths = sorted({parse_duration_s(item, "--intervals") for item in intervals.split(",")})
+    names = asked.policies
+    lengths = sorted({Duration(item, "--intervals").seconds for item in intervals.split(",")})
     if not lengths:
         raise InputError("--intervals: expected for instance 1m,5m,1h")
-    found, files = arrivals(terminal, scenario, trace, profile, parse_duration_s(duration, "--duration"), rate)
+    found, files = arrivals(asked.terminal, scenario, trace, profile, duration.seconds, rate)
     runs = [
         Run(
             task="replay",
@@ -75,20 +54,12 @@ def command(
         for name in names
         for length in lengths
         for setting in (TRUE, FREE)
-        for seed in range(seeds)
+        for seed in range(asked.seeds)
     ]
-    conduct(
-        terminal,
-        "interval",
-        runs,
-        options={**found, "intervals_s": lengths, "policies": names, "seeds": seeds},
-        files=[*files, *policy_files(names)],
-        view=view,
-        out_dir=out_dir,
-        resume=resume,
-        jobs=jobs,
-        cluster=cluster,
-        as_json=as_json,
+    return Design(
+        runs=runs,
+        options={**found, "intervals_s": lengths, "policies": names, "seeds": asked.seeds},
+        files=files,
     )
 
 

@@ -1,4 +1,4 @@
-"""`tokenfleet study regret`: how far is each policy from an oracle, and where is the rest lost?
+"""Each policy against an oracle, and where the rest is lost.
 
 A ladder of worlds from the oracle down to what really happens; each step adds one thing that an oracle does not have:
 
@@ -17,25 +17,12 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.options import parse_duration_s
+from experiments.options import Duration, ScenarioOption, duration
 from experiments.scenario.scenario import load_scenario
 from experiments.show.parts import BarChart, Section, Table
-from experiments.show.progress import ScenarioOption, Terminal
-from experiments.studies.conduct import (
-    ClusterOption,
-    JobsOption,
-    JsonOption,
-    OutOption,
-    PolicyOption,
-    ResumeOption,
-    SeedsOption,
-    conduct,
-    policy_files,
-    policy_names,
-    refuse_other_folder,
-)
-from experiments.studies.replays import arrivals
-from experiments.studies.view import cell, mean_of, rows_where
+from experiments.studies.shared.conduct import Asked, Design, study
+from experiments.studies.shared.replays import arrivals
+from experiments.studies.shared.view import cell, mean_of, rows_where
 from experiments.sweep.specification import Run
 
 POLICIES = ("gh", "agh", "agh+")
@@ -50,29 +37,21 @@ RUNGS: dict[str, tuple[str | None, dict[str, Any]]] = {  # forecast (None: the s
 LADDER = (BOUND, HEADROOM, SIMULATED, *RUNGS)
 
 
+@study(policies=POLICIES, seeds=3)
 def command(
-    context: typer.Context,
+    asked: Asked,
     trace: Annotated[list[str] | None, typer.Argument(help="Trace files; none: the scenario's arrivals.")] = None,
-    policy: PolicyOption = None,
     scenario: ScenarioOption = "azure-2023",
-    interval: Annotated[str, typer.Option(help="Time between re-plans.")] = "5m",
-    seeds: SeedsOption = 3,
-    out_dir: OutOption = None,
-    resume: ResumeOption = True,
-    jobs: JobsOption = None,
-    cluster: ClusterOption = None,
-    as_json: JsonOption = False,
-) -> None:
+    interval: Annotated[Duration, duration("--interval", "Time between re-plans.")] = Duration("5m"),
+) -> Design:
     """Each policy against the oracle, and where the rest is lost, step by step.
 
     Example: `tokenfleet study regret --policy gh --seeds 1 --out runs/regret`
     """
-    terminal: Terminal = context.obj
-    refuse_other_folder(out_dir)
-    names = policy_names(terminal, policy, POLICIES)
-    found, files = arrivals(terminal, scenario, trace, None, None, None)
+    names = asked.policies
+    found, files = arrivals(asked.terminal, scenario, trace, None, None, None)
     load_scenario(scenario)
-    common = {**found, "interval_s": parse_duration_s(interval, "--interval")}
+    common = {**found, "interval_s": interval.seconds}
 
     def run(task: str, rung: str, name: str, seed: int, forecast: str | None, changes: Mapping[str, Any]) -> Run:
         parameters = {
@@ -87,7 +66,7 @@ def command(
 
     none = {"limits.cap": 1.0, "forecast.margin": 1.0}
     runs = []
-    for seed in range(seeds):
+    for seed in range(asked.seeds):
         runs.append(run("oracle", BOUND, "exact", seed, None, none))
         runs.append(run("oracle", HEADROOM, "exact", seed, None, {}))
         runs.append(run("replay", SIMULATED, "exact", seed, "oracle", AT_ONCE))
@@ -96,18 +75,10 @@ def command(
             for name in names
             for rung, (forecast, changes) in RUNGS.items()
         ]
-    conduct(
-        terminal,
-        "regret",
-        runs,
-        options={**common, "policies": names, "seeds": seeds},
-        files=[*files, *policy_files(names)],
-        view=view,
-        out_dir=out_dir,
-        resume=resume,
-        jobs=jobs,
-        cluster=cluster,
-        as_json=as_json,
+    return Design(
+        runs=runs,
+        options={**common, "policies": names, "seeds": asked.seeds},
+        files=files,
     )
 
 

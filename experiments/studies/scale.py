@@ -1,4 +1,4 @@
-"""`tokenfleet study scale`: how long do policies plan, and how far from the best are they, as problems grow?"""
+"""Planning time and gap as problems grow."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,21 +8,8 @@ import pandas as pd
 import typer
 
 from experiments.show.parts import LineChart, Section, Table
-from experiments.show.progress import Terminal
-from experiments.studies.conduct import (
-    ClusterOption,
-    JobsOption,
-    JsonOption,
-    OutOption,
-    PolicyOption,
-    ResumeOption,
-    SeedsOption,
-    conduct,
-    policy_files,
-    policy_names,
-    refuse_other_folder,
-)
-from experiments.studies.view import Claim, cell, claims_table, curve, mean_of, policies_of, rows_where, verdict
+from experiments.studies.shared.conduct import Asked, Design, study
+from experiments.studies.shared.view import Claim, cell, claims_table, curve, mean_of, policies_of, rows_where, verdict
 from experiments.sweep.specification import Run
 from simulator.errors import InputError
 from simulator.planning.files import read_problem
@@ -32,31 +19,23 @@ SIZES = "6x6x10,10x10x10,15x15x15,20x20x20,50x20x20"
 SLOW = ("milp", "exact", "agh+")  # what a time limit can stop
 
 
+@study(policies=POLICIES, seeds=3, jobs=1)
 def command(
-    context: typer.Context,
+    asked: Asked,
     problems: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[PROBLEM]...", help="tokenfleet-problem/1 files; none: random problems of --sizes."),
     ] = None,
-    policy: PolicyOption = None,
     sizes: Annotated[str, typer.Option(help="Types x models x tiers, comma-separated.")] = SIZES,
     time_limit: Annotated[
         float, typer.Option(min=0.001, help="Seconds for each plan of a policy that searches.")
     ] = 30.0,
-    seeds: SeedsOption = 3,
-    out_dir: OutOption = None,
-    resume: ResumeOption = True,
-    jobs: JobsOption = 1,
-    cluster: ClusterOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Design:
     """Planning time and gap as problems grow; one process by default, since times are what is measured.
 
     Example: `tokenfleet study scale --sizes 6x6x10,10x10x10 --policy agh --policy exact --seeds 2`
     """
-    terminal: Terminal = context.obj
-    refuse_other_folder(out_dir)
-    names = policy_names(terminal, policy, POLICIES)
+    names = asked.policies
     if problems:
         drawn: list[tuple[dict[str, Any], int, str, str]] = []
         for path in problems:
@@ -67,7 +46,7 @@ def command(
         drawn = [
             ({"random": shape}, seed, size, f"{size}, seed {seed}")
             for size, shape in _sizes(sizes)
-            for seed in range(seeds)
+            for seed in range(asked.seeds)
         ]
     runs = [
         Run(
@@ -84,18 +63,10 @@ def command(
         for ground, seed, size, label in drawn
         for name in names
     ]
-    conduct(
-        terminal,
-        "scale",
-        runs,
+    return Design(
+        runs=runs,
         options={"policies": names, "sizes": [size for _, _, size, _ in drawn], "time_limit_s": time_limit},
-        files=[*(str(path) for path in problems or ()), *policy_files(names)],
-        view=view,
-        out_dir=out_dir,
-        resume=resume,
-        jobs=jobs,
-        cluster=cluster,
-        as_json=as_json,
+        files=[*(str(path) for path in problems or ())],
     )
 
 

@@ -1,4 +1,4 @@
-"""`tokenfleet stress`: delay and error worse than planned, from 1.0 to 1.5 times."""
+"""Delay and error worse than planned, from 1.0 to 1.5 times."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -6,29 +6,25 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from experiments.options import parse_duration_s, parse_factors, parse_reading, trace_files
+from experiments.options import (
+    DelayModelOption,
+    Duration,
+    EngineOption,
+    Numbers,
+    ProblemOption,
+    ScenarioOption,
+    duration,
+    factors,
+    trace_files,
+)
 from experiments.replay.run import engine_notes, survey
 from experiments.replay.stress import INFLATED
 from experiments.scenario.notes import scenario_notes
 from experiments.scenario.scenario import load_scenario, with_delay_model
 from experiments.scenario.schema import EXPECTED
 from experiments.show.parts import LineChart, Section, Table
-from experiments.show.progress import ProblemOption, ScenarioOption, Terminal
-from experiments.studies.conduct import (
-    ClusterOption,
-    JobsOption,
-    JsonOption,
-    OutOption,
-    PolicyOption,
-    ResumeOption,
-    SeedsOption,
-    conduct,
-    ground_option,
-    policy_files,
-    policy_names,
-    refuse_other_folder,
-)
-from experiments.studies.view import (
+from experiments.studies.shared.conduct import Asked, Design, ground_option, study
+from experiments.studies.shared.view import (
     Claim,
     cell,
     claims_table,
@@ -45,6 +41,7 @@ from simulator.errors import InputError
 
 POLICIES = ("gh", "agh", "agh+", "milp", "exact", "headroom[1.3:exact]")
 DEFAULT_SPREAD = 0.1
+FACTORS = Numbers((1.0, 1.1, 1.2, 1.3, 1.4, 1.5))
 WAYS = {
     "rerouted": "re-routed by LP over the fixed fleet",
     "fixed": "the plan's own routing",
@@ -52,88 +49,71 @@ WAYS = {
 }
 
 
+@study(policies=POLICIES, seeds=1)
 def command(
-    context: typer.Context,
+    asked: Asked,
     trace: Annotated[list[str] | None, typer.Argument(help="Trace files; none: arrivals of the scenario.")] = None,
-    policy: PolicyOption = None,
-    factors: Annotated[
-        str, typer.Option(help="Comma-separated factors on delay and error.")
-    ] = "1.0,1.1,1.2,1.3,1.4,1.5",
+    factors: Annotated[Numbers, factors("--factors", "Comma-separated factors on delay and error.")] = FACTORS,
     problem: ProblemOption = None,
     scenario: ScenarioOption = "azure-2023",
-    seeds: SeedsOption = 1,
     spread: Annotated[
         float | None,
         typer.Option(min=0, help="Sigma of the demand between seeds; default: 0.1, or 0 where a trace is the demand."),
     ] = None,
     simulate: Annotated[bool, typer.Option(help="Replay each plan too; not of problem files.")] = True,
-    period: Annotated[str, typer.Option(help="Period that the analytic costs of a scenario are for.")] = "1h",
-    duration: Annotated[str, typer.Option(help="Length of the arrivals, where there is no trace.")] = "15m",
-    delay_model: Annotated[str | None, typer.Option("--delay-model", help="Default: the scenario's.")] = None,
-    engine: Annotated[
-        str, typer.Option(help="compiled or reference: the same results, the second far slower.")
-    ] = "compiled",
+    period: Annotated[
+        Duration, duration("--period", "Period that the analytic costs of a scenario are for.")
+    ] = Duration("1h"),
+    duration: Annotated[
+        Duration, duration("--duration", "Length of the arrivals, where there is no trace.")
+    ] = Duration("15m"),
+    delay_model: DelayModelOption = None,
+    engine: EngineOption = "compiled",
     time_limit: Annotated[
         float | None, typer.Option(min=0.001, help="Seconds for each plan; results then depend on the machine.")
     ] = None,
-    out_dir: OutOption = None,
-    resume: ResumeOption = True,
-    jobs: JobsOption = None,
-    cluster: ClusterOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Design:
     """Plan at nominal, then let delay and error be worse: re-routed by LP, with the plan's routing, and simulated.
 
     Example: `tokenfleet stress --policy gh --policy agh --factors 1.0,1.25,1.5 --seeds 3 --out runs/stress`
     """
-    terminal: Terminal = context.obj
-    refuse_other_folder(out_dir)
-    inflation = parse_factors(factors)
     if problem is not None and trace:
         raise InputError("--problem is stressed analytically and takes no trace")
-    names = policy_names(terminal, policy, POLICIES)
+    names = asked.policies
     simulated = simulate and problem is None
     tied = problem is None
     if problem is None:
         chosen = load_scenario(scenario)
         if delay_model is not None:
             chosen = with_delay_model(chosen, delay_model)
-        for note in scenario_notes(chosen):
-            terminal.note(note)
-        for note in engine_notes(chosen, engine) if simulate else ():
-            terminal.warn(note)
+        for remark in scenario_notes(chosen):
+            asked.terminal.note(remark)
+        for remark in engine_notes(chosen, engine) if simulate else ():
+            asked.terminal.warn(remark)
         if trace:
-            survey(chosen, trace_files(trace, parse_reading()))
+            survey(chosen, trace_files(trace))
         tied = bool(trace) or chosen.file.synthetic.profile != EXPECTED
     spread = (0.0 if tied else DEFAULT_SPREAD) if spread is None else spread
-    more = {} if problem is not None else {"period_h": parse_duration_s(period, "--period") / 3600}
+    more = {} if problem is not None else {"period_h": period.seconds / 3600}
     ground, files = ground_option(problem, scenario, delay_model=delay_model, spread=spread, **more)
     common = {
         "ground": ground,
-        "factors": inflation,
+        "factors": factors,
         "inflated": list(INFLATED),
         "simulate": simulated,
         "engine": engine,
-        **({"trace": list(trace or ()), "duration_s": parse_duration_s(duration, "--duration")} if simulated else {}),
+        **({"trace": list(trace or ()), "duration_s": duration.seconds} if simulated else {}),
         **({"time_limit_s": time_limit} if time_limit is not None else {}),
     }
     runs = [
         Run(task="stress", parameters={**common, "policy": name, "seed": seed}, label=f"{name}, seed {seed}")
         for name in names
-        for seed in range(seeds)
+        for seed in range(asked.seeds)
     ]
-    conduct(
-        terminal,
-        "stress",
-        runs,
-        options={**common, "policies": names, "seeds": seeds},
-        files=[*files, *(item.partition("=")[2] or item for item in trace or ()), *policy_files(names)],
-        view=view,
-        out_dir=out_dir,
-        resume=resume,
-        jobs=jobs,
-        cluster=cluster,
-        as_json=as_json,
+    return Design(
+        runs=runs,
+        options={**common, "policies": names, "seeds": asked.seeds},
+        files=[*files, *(item.partition("=")[2] or item for item in trace or ())],
     )
 
 

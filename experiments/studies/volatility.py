@@ -1,29 +1,14 @@
-"""`tokenfleet study volatility`: demand walks at random: re-planned every few minutes, or planned once?"""
+"""Random-walk demand: re-planned or planned once."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import pandas as pd
-import typer
 
-from experiments.options import parse_duration_s, parse_numbers
+from experiments.options import Duration, Numbers, ProblemOption, ScenarioOption, duration, numbers
 from experiments.show.parts import LineChart, Section, Table
-from experiments.show.progress import ProblemOption, ScenarioOption, Terminal
-from experiments.studies.conduct import (
-    ClusterOption,
-    JobsOption,
-    JsonOption,
-    OutOption,
-    PolicyOption,
-    ResumeOption,
-    SeedsOption,
-    conduct,
-    ground_option,
-    policy_files,
-    policy_names,
-    refuse_other_folder,
-)
-from experiments.studies.view import (
+from experiments.studies.shared.conduct import Asked, Design, ground_option, study
+from experiments.studies.shared.view import (
     Claim,
     cell,
     claims_table,
@@ -42,32 +27,27 @@ EFFORT = 30  # fleets that agh+ routes for a plan: there are 288 plans a day
 GAP = 0.005  # at which milp and exact stop
 
 
+@study(policies=POLICIES, seeds=3)
 def command(
-    context: typer.Context,
-    policy: PolicyOption = None,
+    asked: Asked,
     problem: ProblemOption = None,
     scenario: ScenarioOption = "paper-base",
     sigmas: Annotated[
-        str, typer.Option("--sigmas", help="Comma-separated, of the logarithm of a demand rate in each interval.")
-    ] = "0.02,0.04,0.05,0.08",
-    interval: Annotated[str, typer.Option(help="Time between re-plans, and between steps of the demand.")] = "5m",
-    duration: Annotated[str, typer.Option(help="How long demand drifts: a whole number of intervals.")] = "24h",
-    seeds: SeedsOption = 3,
-    out_dir: OutOption = None,
-    resume: ResumeOption = True,
-    jobs: JobsOption = None,
-    cluster: ClusterOption = None,
-    as_json: JsonOption = False,
-) -> None:
+        Numbers, numbers("--sigmas", "Comma-separated, of the logarithm of a demand rate in each interval.")
+    ] = Numbers((0.02, 0.04, 0.05, 0.08)),
+    interval: Annotated[
+        Duration, duration("--interval", "Time between re-plans, and between steps of the demand.")
+    ] = Duration("5m"),
+    duration: Annotated[
+        Duration, duration("--duration", "How long demand drifts: a whole number of intervals.")
+    ] = Duration("24h"),
+) -> Design:
     """Random-walk demand: re-planning every interval against planning once, under each policy.
 
     Example: `tokenfleet study volatility --policy gh --policy agh --sigmas 0.04 --out runs/volatility`
     """
-    terminal: Terminal = context.obj
-    refuse_other_folder(out_dir)
-    names = policy_names(terminal, policy, POLICIES)
+    names = asked.policies
     step_s, steps = whole_intervals(interval, duration)
-    walks = parse_numbers(sigmas, "--sigmas")
     ground, files = ground_option(problem, scenario)
     common = {
         "ground": ground,
@@ -82,29 +62,21 @@ def command(
         Run(
             task="rolling_horizon",
             parameters={**common, "policy": name, "seed": seed, "sigma": sigma, "interval_s": interval_s},
-            label=f"{name}, sigma {sigma:g}, {'once' if interval_s is None else 'every ' + interval}, seed {seed}",
+            label=f"{name}, sigma {sigma:g}, {'once' if interval_s is None else f'every {interval}'}, seed {seed}",
         )
         for name in names
-        for sigma in walks
+        for sigma in sigmas
         for interval_s in (step_s, None)
-        for seed in range(seeds)
+        for seed in range(asked.seeds)
     ]
-    conduct(
-        terminal,
-        "volatility",
-        runs,
-        options={**common, "policies": names, "sigmas": walks, "seeds": seeds},
-        files=[*files, *policy_files(names)],
-        view=view,
-        out_dir=out_dir,
-        resume=resume,
-        jobs=jobs,
-        cluster=cluster,
-        as_json=as_json,
+    return Design(
+        runs=runs,
+        options={**common, "policies": names, "sigmas": sigmas, "seeds": asked.seeds},
+        files=files,
     )
 
 
-def whole_intervals(interval: str, duration: str) -> tuple[float, int]:
+def whole_intervals(interval: Duration, duration: Duration) -> tuple[float, int]:
     """Length and number of the intervals.
 
     Raises
@@ -112,7 +84,7 @@ def whole_intervals(interval: str, duration: str) -> tuple[float, int]:
     InputError
         If the duration is no whole number of intervals.
     """
-    step_s, duration_s = parse_duration_s(interval, "--interval"), parse_duration_s(duration, "--duration")
+    step_s, duration_s = interval.seconds, duration.seconds
     steps = round(duration_s / step_s)
     if steps < 1 or abs(steps * step_s - duration_s) > 1e-9 * duration_s:
         raise InputError(f"--duration: {duration} is no whole number of intervals of {interval}")

@@ -20,8 +20,8 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from experiments.replay.store import MARKER, to_json, versions
-from experiments.show.atomic_write import replace_whole
+from experiments.replay.directory import MARKER, versions
+from experiments.show.atomic_write import replace_whole, to_json
 from experiments.sweep.schema import TIMING_SCHEMA, results_table
 from experiments.sweep.specification import Sweep, code_version
 from simulator.errors import InputError, RunError

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from experiments.replay.store import versions
+from experiments.replay.directory import versions
 from simulator.errors import InputError
 
 PACKAGES = ("simulator", "policies", "traces", "experiments")

@@ -14,8 +14,6 @@ to 0.05 however many there are. With 94 draws for the first, what is accepted ho
 
 from dataclasses import dataclass
 
-from scipy.stats import beta, binom
-
 CONFIDENCE = 0.95
 FAILURES = 2  # that an accepted plan may have on fresh draws
 
@@ -27,6 +25,8 @@ def luck_of(number: int) -> float:
 
 def share_of(draws: int, number: int = 1, failures: int = 0) -> float:
     """On what share of all draws a plan holds at least that was accepted as plan `number` after so many draws."""
+    from scipy.stats import beta  # here: SciPy takes longer to load than most commands
+
     level = luck_of(number) / (FAILURES + 1)
     return float(beta.ppf(level, draws - failures, failures + 1)) if draws > failures else 0.0
 
@@ -36,6 +36,8 @@ def draws_wanted(first: int, number: int, failures: int = 0) -> int:
 
     The smallest that promise the same share of all draws.
     """
+    from scipy.stats import binom  # here: as above
+
     share, level = share_of(first), luck_of(number) / (FAILURES + 1)
     draws = failures + 1
     while binom.cdf(failures, draws, 1 - share) > level * (1 + 1e-9):

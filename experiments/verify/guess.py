@@ -23,7 +23,6 @@ from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
 
 from experiments.scenario.scenario import Scenario
 from experiments.verify.sample import OfType, Sample
@@ -110,6 +109,8 @@ def _staffing(
         load += part * float(work.sum()) / horizon_s
         dispersion = 1 + part * (index_of_dispersion(of_type.arrival_s, horizon_s, window_s) - 1)  # of thinned arrivals
         variance += max(dispersion, 0.0) * part * float((work**2).sum()) / horizon_s / window_s
+    from scipy.special import ndtri  # here: SciPy takes longer to load than most commands
+
     return 1.0 + float(ndtri(level)) * float(np.sqrt(variance)) / load
 
 

@@ -98,7 +98,7 @@ def without_time(plan):
     return json.dumps({**plan_to_dict(plan), "seconds": None})
 
 
-# -- the suite of `tokenfleet check-policy` -------------------------------------------------------------------
+# -- the suite of `tokenfleet vet` -------------------------------------------------------------------
 
 
 def judgements():

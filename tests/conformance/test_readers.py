@@ -11,7 +11,8 @@ import pytest
 
 from simulator.errors import InputError
 from tests.trace_samples import SAMPLES, Sample
-from traces.formats.registry import READERS, OnBadRow, Reading, WholeTrace, read_chunks, read_trace
+from traces.formats.registry import READERS, Reading, WholeTrace, read_chunks, read_trace
+from traces.io.on_bad_row import OnBadRow
 
 IDS = [f"{sample.format}-{sample.name}-{k}" for k, sample in enumerate(SAMPLES)]
 every_sample = pytest.mark.parametrize("sample", SAMPLES, ids=IDS)

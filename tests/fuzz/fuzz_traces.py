@@ -10,8 +10,9 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["traces"]):
-    from traces.formats.registry import READERS, OnBadRow, Reading, read_chunks
+    from traces.formats.registry import READERS, Reading, read_chunks
     from traces.io import delimited
+    from traces.io.on_bad_row import OnBadRow
 
 from simulator.errors import InputError
 from tests.trace_samples import SAMPLES

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from simulator.errors import InputError
 from simulator.workload import Trace
 from tests.trace_samples import SAMPLES, Sample
-from traces.formats.registry import OnBadRow, Reading, TraceRead, read_chunks
+from traces.formats.registry import Reading, TraceRead, read_chunks
 from traces.io import delimited
+from traces.io.on_bad_row import OnBadRow
 from traces.io.reader import BadRow
 
 few = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

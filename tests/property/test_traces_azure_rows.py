@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simulator.errors import InputError
-from traces.formats.registry import OnBadRow, Reading, read_trace
+from traces.formats.registry import Reading, read_trace
+from traces.io.on_bad_row import OnBadRow
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 Row = tuple[int, int, int]  # nanoseconds since 1970, tokens in, tokens out

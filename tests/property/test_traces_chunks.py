@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from simulator.errors import InputError
 from simulator.workload import Trace, merge_traces
-from traces.formats.registry import OnBadRow, Reading, TraceRead, read_chunks, read_trace
+from traces.formats.registry import Reading, TraceRead, read_chunks, read_trace
 from traces.io.lines import line_blocks
+from traces.io.on_bad_row import OnBadRow
 from traces.io.parquet import write_parquet
 from traces.source import Survey, TraceFiles, TraceInMemory, merge_chunks
 

@@ -3,7 +3,6 @@
 import stat
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from simulator.validation import closest
 from simulator.workload import Trace
 from traces.io.chunks import concatenate
 from traces.io.lines import check_packed, check_utf8, head
+from traces.io.on_bad_row import OnBadRow
 from traces.io.order import WINDOW_ROWS, Order, TooLate, in_order, on_clock, without_steps_back
 from traces.io.reader import HEAD_BYTES, MAX_PROBLEMS, Asked, BadRow, Block, Reader
 
@@ -57,14 +57,6 @@ class OutOfOrder(InputError):
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(problem)
         self.path = path
-
-
-class OnBadRow(StrEnum):
-    """What to do with a row that cannot be used."""
-
-    ERROR = "error"
-    SKIP = "skip"
-    QUARANTINE = "quarantine"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,34 +3,28 @@
 `COMMANDS` is the registry: a command is a module and a line here.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from experiments.cli.lazy import Entry, lazy_group
 
-from experiments.cli.trace.backtest import command as backtest
-from experiments.cli.trace.compare import command as compare
-from experiments.cli.trace.convert import command as convert
-from experiments.cli.trace.describe import command as describe
-from experiments.cli.trace.fetch import command as fetch
-from experiments.cli.trace.fit import command as fit
-from experiments.cli.trace.synth import command as synth
-
-
-@dataclass(frozen=True, slots=True)
-class TraceCommand:
-    """One line of the registry. `command` is a typer command; its context holds an
-    `experiments.show.progress.Terminal`.
-    """
-
-    summary: str
-    command: Callable[..., None]
-
-
-COMMANDS: dict[str, TraceCommand] = {
-    "fetch": TraceCommand("Download a public trace, once.", fetch),
-    "convert": TraceCommand("Any trace as Parquet, in the order of time.", convert),
-    "compare": TraceCommand("How far is a trace from another, and is it more than chance?", compare),
-    "synth": TraceCommand("A trace of any length, like a profile or from blocks of a real one.", synth),
-    "fit": TraceCommand("A profile for synth, from a trace of yours.", fit),
-    "describe": TraceCommand("What a trace is like: rate, burstiness, tokens, oddities, and a picture.", describe),
-    "backtest": TraceCommand("How good would each forecaster have been?", backtest),
+COMMANDS = {
+    "fetch": Entry("experiments.cli.trace.fetch", "Download a public trace, once."),
+    "convert": Entry("experiments.cli.trace.convert", "Any trace as Parquet, in the order of time."),
+    "compare": Entry("experiments.cli.trace.compare", "How far is a trace from another, and is it more than chance?"),
+    "synth": Entry(
+        "experiments.cli.trace.synth", "A trace of any length, like a profile or from blocks of a real one."
+    ),
+    "fit": Entry("experiments.cli.trace.fit", "A profile for synth, from a trace of yours."),
+    "describe": Entry(
+        "experiments.cli.trace.describe", "What a trace is like: rate, burstiness, tokens, oddities, and a picture."
+    ),
+    "backtest": Entry("experiments.cli.trace.backtest", "How good would each forecaster have been?"),
 }
+
+command = lazy_group(COMMANDS)
+
+
+@command.callback()
+def about() -> None:
+    """Read, describe, fetch, make, compare and forecast traces (docs/traces.md).
+
+    Example: `tokenfleet trace describe AzureLLMInferenceTrace_conv.csv`
+    """

@@ -11,28 +11,29 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from experiments.cli.trace.inputs import survey_input, trace_input
-from experiments.options import parse_duration_s, parse_reading
-from experiments.replay.store import MARKER, refuse_existing, run_directory, to_json, versions
-from experiments.show.progress import (
-    FormatOption,
+from experiments.cli.inputs import survey_input
+from experiments.options import (
+    Duration,
     JsonOption,
-    MapOption,
-    OnBadRowOption,
     OutOption,
     OverwriteOption,
-    QuarantineOption,
-    StrictOption,
-    Terminal,
+    duration,
+    takes,
+    trace_files,
+    trace_reading,
 )
+from experiments.replay.directory import MARKER, refuse_existing, run_directory, versions
+from experiments.show.atomic_write import to_json
+from experiments.show.progress import Terminal
 from simulator.errors import InputError
 from traces.forecast.backtest import LEVELS, Backtest, backtest
 from traces.forecast.counts import HOUR_S, RequestCounter, ServiceCounts, is_count_table, read_count_table
 from traces.forecast.registry import FORECASTERS, refuse_unknown, season_intervals
-from traces.formats.registry import OnBadRow, Reading
+from traces.formats.registry import Reading
 from traces.synthetic.profile import list_profiles, read_profile
 
 
+@takes(reading=trace_reading)
 def command(
     context: typer.Context,
     file: Annotated[
@@ -46,18 +47,19 @@ def command(
         list[str] | None,
         typer.Option("--forecaster", help="By name (`tokenfleet list forecasters`); repeatable; default: all."),
     ] = None,
-    interval: Annotated[str, typer.Option(help="Length of the intervals that are forecast.")] = "1h",
-    season: Annotated[str, typer.Option(help="After how long demand repeats: a whole number of intervals.")] = "24h",
+    interval: Annotated[Duration, duration("--interval", "Length of the intervals that are forecast.")] = Duration(
+        "1h"
+    ),
+    season: Annotated[
+        Duration, duration("--season", "After how long demand repeats: a whole number of intervals.")
+    ] = Duration("24h"),
     horizon: Annotated[int, typer.Option(min=1, help="How many intervals ahead: 1 is the next one.")] = 1,
     warmup: Annotated[
         str | None, typer.Option(help="What is seen before scores count; default: one season. 0 scores all.")
     ] = None,
     weight: Annotated[float, typer.Option(help="Weight of the latest interval in ewma and seasonal.")] = 0.5,
-    trace_format: FormatOption = None,
-    columns: MapOption = None,
-    on_bad_row: OnBadRowOption = OnBadRow.ERROR,
-    quarantine: QuarantineOption = None,
-    strict: StrictOption = False,
+    *,
+    reading: Reading,
     out_dir: OutOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -68,16 +70,15 @@ def command(
     """
     terminal: Terminal = context.obj
     names = _forecasters(forecaster)
-    interval_s, season_s = parse_duration_s(interval, "--interval"), parse_duration_s(season, "--season")
+    interval_s, season_s = interval.seconds, season.seconds
     if not 0 < weight <= 1:
         raise InputError(f"--weight: expected a number above 0 and at most 1, found {weight:g}")
     seasons = {name: season_intervals(name, season_s, interval_s) for name in names}
     first = max(horizon, _warmup_intervals(warmup, season_s, interval_s))
     if out_dir is not None:
         refuse_existing(out_dir, overwrite=overwrite)
-    reading = parse_reading(trace_format, columns, on_bad_row, quarantine, strict)
     services = _counts(terminal, file, reading, interval_s)
-    _refuse_short(services, first, interval)
+    _refuse_short(services, first, str(interval))
     with terminal.progress_bars() as bars:
         step = bars.start("backtest")
         runs: list[Backtest] = []
@@ -129,7 +130,7 @@ def _warmup_intervals(warmup: str | None, season_s: float, interval_s: float) ->
     """Whole intervals, the one that the warm-up ends in among them."""
     if warmup is not None and warmup.strip() == "0":
         return 0
-    warmup_s = season_s if warmup is None else parse_duration_s(warmup, "--warmup")
+    warmup_s = season_s if warmup is None else Duration(warmup, "--warmup").seconds
     return int(-(-warmup_s // interval_s))
 
 
@@ -142,7 +143,7 @@ def _counts(terminal: Terminal, files: Sequence[str], reading: Reading, interval
                 raise InputError(f"--interval: {files[0]} has counts of whole hours: expected 1h")
             return hourly
     counter = RequestCounter(interval_s)
-    survey_input(terminal, trace_input(files, reading), counter.look_at)
+    survey_input(terminal, trace_files(files, reading), counter.look_at)
     return counter.services()
 
 

@@ -11,11 +11,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from experiments.cli.inputs import check_figure_path
 from experiments.cli.trace.describe import Described, FigureOption, describe, new_table, number
-from experiments.cli.trace.inputs import check_figure_path, trace_input
-from experiments.options import parse_reading
-from experiments.show.progress import JsonOption, OnBadRowOption, Terminal
-from traces.formats.registry import OnBadRow, Reading
+from experiments.options import JsonOption, OnBadRowOption, trace_files
+from experiments.show.progress import Terminal
+from traces.formats.registry import Reading
+from traces.io.on_bad_row import OnBadRow
 from traces.statistics.distances import Blocks, Comparison, Kind, Status, compare
 from traces.statistics.totals import Totals
 
@@ -42,7 +43,7 @@ def command(
     terminal: Terminal = context.obj
     if figure is not None:
         check_figure_path(figure)
-    reading = parse_reading(on_bad_row=on_bad_row)
+    reading = Reading(on_bad_row=on_bad_row)
     paths = [split_paths(text) for text in (first, second)]
     described = [
         describe(terminal, own, reading, f"reading {text}") for own, text in zip(paths, (first, second), strict=True)
@@ -92,7 +93,7 @@ def _blocks(terminal: Terminal, described: Described, paths: Sequence[str], read
     blocks = Blocks(described.whole)
     with terminal.progress_bars() as bars:
         step = bars.start(f"reading {_names(paths)} once more, in blocks")
-        trace_input(paths, reading).survey(blocks.add)
+        trace_files(paths, reading).survey(blocks.add)
         step(1.0)
     return blocks
 

@@ -6,36 +6,25 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.trace.inputs import survey_input, trace_input
-from experiments.options import parse_reading
-from experiments.show.progress import (
-    FormatOption,
-    JsonOption,
-    MapOption,
-    OnBadRowOption,
-    QuarantineOption,
-    StrictOption,
-    Terminal,
-    TracesArgument,
-    account_lines,
-)
+from experiments.cli.inputs import account_lines, survey_input
+from experiments.options import JsonOption, TracesArgument, takes, trace_files, trace_reading
+from experiments.show.progress import Terminal
 from simulator.errors import InputError
-from traces.formats.registry import OnBadRow, OutOfOrder, Reading
+from traces.formats.registry import OutOfOrder, Reading
+from traces.io.on_bad_row import OnBadRow
 from traces.io.parquet import write_parquet
 from traces.io.quarantine import Quarantine
 from traces.sorting import sort_file
 from traces.source import Survey, TraceFiles
 
 
+@takes(reading=trace_reading)
 def command(
     context: typer.Context,
     traces: TracesArgument,
     out_file: Annotated[Path, typer.Option("--out", help="The Parquet file to write, whole or not at all.")],
-    trace_format: FormatOption = None,
-    columns: MapOption = None,
-    on_bad_row: OnBadRowOption = OnBadRow.ERROR,
-    quarantine: QuarantineOption = None,
-    strict: StrictOption = False,
+    *,
+    reading: Reading,
     as_json: JsonOption = False,
 ) -> None:
     """Write traces of any format as one Parquet file in the order of time: it is read many times faster.
@@ -43,10 +32,9 @@ def command(
     Example: `tokenfleet trace convert requests.csv.gz --map arrival_s=When --out requests.parquet`
     """
     terminal: Terminal = context.obj
-    reading = parse_reading(trace_format, columns, on_bad_row, quarantine, strict)
     if out_file.is_dir():
         raise InputError(f"--out: expected a file to write, found the folder {out_file}")
-    files = trace_input(traces, reading)
+    files = trace_files(traces, reading)
     try:
         survey = survey_input(terminal, files)
         _write(terminal, out_file, files, survey)

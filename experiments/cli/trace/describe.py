@@ -11,19 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from experiments.cli.trace.inputs import check_figure_path, survey_input, trace_input
-from experiments.options import parse_reading
-from experiments.show.progress import (
-    FormatOption,
-    JsonOption,
-    MapOption,
-    OnBadRowOption,
-    QuarantineOption,
-    StrictOption,
-    Terminal,
-    TracesArgument,
-)
-from traces.formats.registry import OnBadRow, Reading
+from experiments.cli.inputs import check_figure_path, survey_input
+from experiments.options import JsonOption, TracesArgument, takes, trace_files, trace_reading
+from experiments.show.progress import Terminal
+from traces.formats.registry import Reading
 from traces.source import Survey
 from traces.statistics.describe import TraceStatistics
 from traces.statistics.figures import LEVELS, figures
@@ -89,14 +80,12 @@ class Described:
         }
 
 
+@takes(reading=trace_reading)
 def command(
     context: typer.Context,
     trace: TracesArgument,
-    trace_format: FormatOption = None,
-    columns: MapOption = None,
-    on_bad_row: OnBadRowOption = OnBadRow.ERROR,
-    quarantine: QuarantineOption = None,
-    strict: StrictOption = False,
+    *,
+    reading: Reading,
     figure: FigureOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -107,7 +96,7 @@ def command(
     terminal: Terminal = context.obj
     if figure is not None:
         check_figure_path(figure)
-    described = describe(terminal, trace, parse_reading(trace_format, columns, on_bad_row, quarantine, strict))
+    described = describe(terminal, trace, reading)
     title = ", ".join(Path(name).name for name in trace)
     if figure is not None:
         from experiments.cli.trace.describe_figure import draw_description  # here: Matplotlib takes long to load
@@ -134,7 +123,7 @@ def command(
 def describe(terminal: Terminal, paths: Sequence[str], reading: Reading, name: str = "reading the trace") -> Described:
     """Go through the files once."""
     statistics = TraceStatistics()
-    survey = survey_input(terminal, trace_input(paths, reading), statistics.add, name)
+    survey = survey_input(terminal, trace_files(paths, reading), statistics.add, name)
     return Described(survey, statistics.totals(), statistics.by_source())
 
 

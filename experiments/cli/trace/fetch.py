@@ -7,7 +7,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from experiments.show.progress import JsonOption, Terminal
+from experiments.options import JsonOption
+from experiments.show.progress import Terminal
 from simulator.errors import InputError
 from traces.io.fetch import (
     CACHE_VARIABLE,

@@ -5,35 +5,26 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.trace.inputs import survey_input, trace_input
-from experiments.options import parse_reading
-from experiments.show.progress import (
-    FormatOption,
-    JsonOption,
-    MapOption,
-    OnBadRowOption,
-    QuarantineOption,
-    StrictOption,
-    Terminal,
-    TracesArgument,
-)
+from experiments.cli.inputs import survey_input
+from experiments.options import JsonOption, TracesArgument, takes, trace_files, trace_reading
+from experiments.show.progress import Terminal
 from simulator.errors import InputError
 from simulator.planning.files import write_text
 from simulator.workload import Trace
-from traces.formats.registry import OnBadRow
+from traces.formats.registry import Reading
 from traces.io.chunks import concatenate
+from traces.synthetic.fitting import fit_profile
+from traces.synthetic.profile import profile_toml
 
 
+@takes(reading=trace_reading)
 def command(
     context: typer.Context,
     traces: TracesArgument,
     out_file: Annotated[Path, typer.Option("--out", help="The profile to write, a .toml file.")],
     name: Annotated[str | None, typer.Option(help="Name of the profile; default: the file's.")] = None,
-    trace_format: FormatOption = None,
-    columns: MapOption = None,
-    on_bad_row: OnBadRowOption = OnBadRow.ERROR,
-    quarantine: QuarantineOption = None,
-    strict: StrictOption = False,
+    *,
+    reading: Reading,
     as_json: JsonOption = False,
 ) -> None:
     """Fit a profile to a trace: rate curve (from 3 hours on), bursts, tokens and how they go together.
@@ -46,15 +37,11 @@ def command(
     terminal: Terminal = context.obj
     if not out_file.name.endswith(".toml"):
         raise InputError(f"--out: expected a name in .toml, found {out_file}")
-    reading = parse_reading(trace_format, columns, on_bad_row, quarantine, strict)
     chunks: list[Trace] = []
-    survey_input(terminal, trace_input(traces, reading), chunks.append)
+    survey_input(terminal, trace_files(traces, reading), chunks.append)
     trace = concatenate(chunks)
     chunks.clear()
     files = ", ".join(Path(item).name for item in traces)
-    from traces.synthetic.fitting import fit_profile
-    from traces.synthetic.profile import profile_toml  # here: SciPy takes longer to load than most commands
-
     profile = fit_profile(trace, name=name or out_file.stem, attribution=f"fitted by tokenfleet trace fit to {files}")
     write_text(out_file, profile_toml(profile))
     if as_json:

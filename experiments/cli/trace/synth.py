@@ -12,21 +12,12 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from experiments.cli.trace.inputs import trace_input
-from experiments.options import parse_duration_s, parse_reading
-from experiments.show.progress import (
-    FormatOption,
-    JsonOption,
-    MapOption,
-    OnBadRowOption,
-    QuarantineOption,
-    StrictOption,
-    Terminal,
-    account_lines,
-)
+from experiments.cli.inputs import account_lines
+from experiments.options import Duration, JsonOption, SeedOption, duration, takes, trace_files, trace_reading
+from experiments.show.progress import Terminal
 from simulator.errors import InputError
 from simulator.workload import Trace
-from traces.formats.registry import OnBadRow, Reading
+from traces.formats.registry import Reading
 from traces.io.chunks import rechunk
 from traces.io.writing import writable, write_trace
 from traces.source import Summary
@@ -35,10 +26,11 @@ from traces.synthetic.profile import read_profile
 from traces.synthetic.resample import Blocks, blocks_of, resample
 
 DEFAULT_PROFILE = "azure-2024"
-DEFAULT_BLOCK = "5m"
-DEFAULT_STEP = "5m"
+DEFAULT_BLOCK_S = 300.0
+DEFAULT_STEP_S = 300.0
 
 
+@takes(reading=trace_reading)
 def command(
     context: typer.Context,
     out_file: Annotated[
@@ -52,11 +44,11 @@ def command(
         list[str] | None,
         typer.Option("--resample", metavar="TRACE", help="Blocks of this trace, PATH or SOURCE=PATH; repeatable."),
     ] = None,
-    duration: Annotated[str, typer.Option(help="Length of the trace: 90s, 5m, 1h, 7d.")] = "7d",
+    duration: Annotated[Duration, duration("--duration", "Length of the trace: 90s, 5m, 1h, 7d.")] = Duration("7d"),
     start: Annotated[
         str | None, typer.Option(help="Wall-clock time of its beginning, ISO 8601; a rate curve begins there.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="One seed, one result.")] = 0,
+    seed: SeedOption = 0,
     rate_factor: Annotated[float, typer.Option(help="Multiplies the rates.")] = 1.0,
     time_factor: Annotated[
         float, typer.Option(help="Stretches time: with 2 a day lasts two, with half the rate.")
@@ -71,16 +63,15 @@ def command(
         float | None,
         typer.Option(min=0, help="The rate follows a geometric random walk of this sigma per step as well: 0.04."),
     ] = None,
-    volatility_step: Annotated[str | None, typer.Option(help="Time from step to step; default: 5m.")] = None,
-    block: Annotated[str | None, typer.Option(help="Length of the blocks of --resample; default: 5m.")] = None,
+    volatility_step: Annotated[
+        Duration | None, duration("--volatility-step", "Time from step to step; default: 5m.")
+    ] = None,
+    block: Annotated[Duration | None, duration("--block", "Length of the blocks of --resample; default: 5m.")] = None,
     keep_daytime: Annotated[
         bool, typer.Option("--keep-daytime", help="Draw blocks from the same time of the day.")
     ] = False,
-    trace_format: FormatOption = None,
-    columns: MapOption = None,
-    on_bad_row: OnBadRowOption = OnBadRow.ERROR,
-    quarantine: QuarantineOption = None,
-    strict: StrictOption = False,
+    *,
+    reading: Reading,
     as_json: JsonOption = False,
 ) -> None:
     """Make a trace of any length in little memory: like a profile, or from blocks of a real trace.
@@ -89,7 +80,7 @@ def command(
     """
     terminal: Terminal = context.obj
     asked = _Asked(
-        duration_s=parse_duration_s(duration, "--duration"),
+        duration_s=duration.seconds,
         start=_moment(start),
         seed=seed,
         rate_factor=rate_factor,
@@ -99,10 +90,9 @@ def command(
         raise InputError(f"--out: expected a file to write, found the folder {out_file}")
     writable(out_file)
     walk = _walk(volatility, volatility_step)
-    reading = parse_reading(trace_format, columns, on_bad_row, quarantine, strict)
     if resampled:
         _refuse({"--profile": profile, "--volatility": walk, "--curve": curve, "--bursts": bursts}, "--resample")
-        block_s = parse_duration_s(block or DEFAULT_BLOCK, "--block")
+        block_s = block.seconds if block else DEFAULT_BLOCK_S
         with ExitStack() as stack:
             blocks = _blocks(terminal, stack, resampled, reading, block_s)
             chunks = resample(blocks, **asked.arguments(), keep_daytime=keep_daytime)
@@ -114,8 +104,8 @@ def command(
             "keep_daytime": keep_daytime,
         }
     else:
-        of_resample = {"--block": block, "--keep-daytime": keep_daytime or None, "--format": trace_format}
-        _refuse({**of_resample, "--map": columns}, "a profile", "--resample")
+        of_resample = {"--block": block, "--keep-daytime": keep_daytime or None, "--format": reading.trace_format}
+        _refuse({**of_resample, "--map": reading.columns or None}, "a profile", "--resample")
         chosen = read_profile(profile or DEFAULT_PROFILE)
         origin = {"profile": chosen.name, "assumptions": list(chosen.assumptions)}
         chosen = without_curve(chosen) if curve is False else chosen
@@ -195,7 +185,7 @@ def _write(terminal: Terminal, path: Path, chunks: Iterator[Trace], asked: _Aske
 def _blocks(terminal: Terminal, stack: ExitStack, traces: Sequence[str], reading: Reading, block_s: float) -> Blocks:
     with terminal.progress_bars() as bars:
         step = bars.start("reading the trace")
-        blocks = stack.enter_context(blocks_of(trace_input(traces, reading), block_s))
+        blocks = stack.enter_context(blocks_of(trace_files(traces, reading), block_s))
         step(1.0)
     for read in blocks.survey.reads:
         for line in account_lines(read):
@@ -214,12 +204,12 @@ def _moment(text: str | None) -> datetime | None:
         ) from None
 
 
-def _walk(sigma: float | None, step: str | None) -> Volatility | None:
+def _walk(sigma: float | None, step: Duration | None) -> Volatility | None:
     if sigma is None:
         if step is not None:
             raise InputError("--volatility-step needs --volatility")
         return None
-    return Volatility(sigma=sigma, step_s=parse_duration_s(step or DEFAULT_STEP, "--volatility-step"))
+    return Volatility(sigma=sigma, step_s=step.seconds if step else DEFAULT_STEP_S)
 
 
 def _refuse(given: Mapping[str, object], way: str, instead: str | None = None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.options import parse_reading, trace_files
+from experiments.options import trace_files
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.slo import SloCount
 from experiments.studies.tasks.setting import scenario_of
@@ -115,7 +115,7 @@ def arrivals(scenario: Scenario, asked: Mapping[str, Any], duration_s: float) ->
         If there is no such source, or the trace is too short.
     """
     if "trace" in asked:
-        with blocks_of(trace_files([asked["trace"]], parse_reading()), BLOCK_S) as blocks:
+        with blocks_of(trace_files([asked["trace"]]), BLOCK_S) as blocks:
             mean = blocks.requests / (len(blocks) * blocks.block_s)
 
             def layered(rate_per_s: float, seed: int) -> Trace:

@@ -10,7 +10,7 @@ Every task that replays or plans for arrivals takes the same parameters here, al
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.options import parse_reading, trace_files
+from experiments.options import trace_files
 from experiments.replay.run import Arriving, ReplayOptions, engine_of, reality_of, survey
 from experiments.scenario.arrivals import stand_in
 from experiments.scenario.scenario import Scenario, load_scenario, with_changes, with_delay_model, with_forecast
@@ -32,7 +32,7 @@ def arrivals_of(
 ) -> TraceSource:
     """The trace files of the parameters, or what stands in for them under this seed."""
     if parameters.get("trace"):
-        return trace_files(list(parameters["trace"]), parse_reading())
+        return trace_files(list(parameters["trace"]))
     return stand_in(
         scenario,
         seed=int(parameters["seed"]),

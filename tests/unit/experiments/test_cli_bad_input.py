@@ -260,7 +260,7 @@ def test_bad_options_of_stress(refused, arguments, says):
         (["list", "polices"], "did you mean 'policies'"),
         (["list"], "Missing argument"),
         (["paly"], "paly"),
-        (["--version", "3"], "--version"),
+        (["--verbose", "3"], "--verbose"),
     ],
 )
 def test_bad_options_of_other_commands(refused, arguments, says):

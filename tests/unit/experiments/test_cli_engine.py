@@ -146,10 +146,10 @@ def test_a_token_log_tells_each_requests_life(folder, run_cli):
     assert done.code == 0, done.stderr
     requests = pd.read_parquet(folder / "run" / "requests.parquet").set_index("request")
     longest = int(requests["output_tokens"].idxmax())
-    shown = run_cli("trace-request", longest, "run")
+    shown = run_cli("follow", longest, "run")
     assert shown.code == 0, shown.stderr
     assert f"request {longest} under gh" in shown.stdout
-    life = json.loads(run_cli("trace-request", longest, "run", "--json").stdout)
+    life = json.loads(run_cli("follow", longest, "run", "--json").stdout)
     row = requests.loc[longest]
     assert len(life["tokens"]) == row["output_tokens"]
     assert life["tokens"][0] == pytest.approx(row["ttft_s"])
@@ -157,10 +157,10 @@ def test_a_token_log_tells_each_requests_life(folder, run_cli):
     assert (
         sum(
             line.split()[-2:-1] == ["token"]
-            for line in run_cli("trace-request", longest, "run", "--tokens").stdout.splitlines()
+            for line in run_cli("follow", longest, "run", "--tokens").stdout.splitlines()
         )
         == row["output_tokens"]
     )
-    missing = run_cli("trace-request", 10**6, "run")
+    missing = run_cli("follow", 10**6, "run")
     assert missing.code == 2
     assert "has no request 1000000" in missing.stderr

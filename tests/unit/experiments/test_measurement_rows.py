@@ -29,7 +29,7 @@ def convert(tmp_path, run_cli):
             path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
             paths.append(path)
         out = tmp_path / "steps.csv"
-        return run_cli("measurements", *paths, *arguments, "--out", out), out
+        return run_cli("derive", *paths, *arguments, "--out", out), out
 
     return run
 

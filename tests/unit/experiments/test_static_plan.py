@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from experiments.studies.frontier import _cheapest
+from experiments.studies.shared.cheapest import cheapest
 from experiments.studies.tasks import perform
 from experiments.sweep.schema import results_table
 
@@ -86,7 +86,7 @@ def _no_unmet():
 class TestWords:
     def told(self, rows):
         rows = [{"seed": 0, "feasible": True, "setting": None, **row} for row in rows]
-        return _cheapest(results_table(rows).to_pandas(), "Here", "violated", by_setting=False)
+        return cheapest(results_table(rows).to_pandas(), "Here", "violated", by_setting=False)
 
     def test_neighbours_with_the_same_answer_are_one(self):
         costs = {"a": 1.0, "b": 2.0}

@@ -475,10 +475,9 @@ class TestFromAFile:
 class TestTheCommand:
     @pytest.fixture
     def known(self, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        command = import_module("experiments.cli.trace.fetch")  # before what it imports is another
         monkeypatch.setattr("traces.io.fetch.downloads", lambda: {"some": download(server, None)})
-        monkeypatch.setattr(
-            import_module("experiments.cli.trace.fetch"), "downloads", lambda: {"some": download(server, None)}
-        )
+        monkeypatch.setattr(command, "downloads", lambda: {"some": download(server, None)})
         monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
 
     @pytest.mark.usefixtures("known")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments.show.parts import Line
-from experiments.studies.view import cell, curve, estimate, merged, rows_where
+from experiments.studies.shared.view import cell, curve, estimate, merged, rows_where
 
 
 def test_nothing_and_one_seed_have_no_interval():

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from simulator.errors import InputError
-from traces.formats.registry import OnBadRow, Reading, WholeTrace, read_chunks, read_trace
+from traces.formats.registry import Reading, WholeTrace, read_chunks, read_trace
+from traces.io.on_bad_row import OnBadRow
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 GOOD = "2023-11-16 18:15:46.6805900,374,44"

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from simulator.errors import InputError
-from traces.formats.registry import OnBadRow, Reading, read_chunks, read_trace
+from traces.formats.registry import Reading, read_chunks, read_trace
 from traces.io import delimited
+from traces.io.on_bad_row import OnBadRow
 from traces.io.reader import BadRow
 
 HEADER = "timestamp,source,input_tokens,output_tokens,note"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from simulator.errors import InputError
-from traces.formats.registry import OnBadRow, Reading, WholeTrace, read_trace
+from traces.formats.registry import Reading, WholeTrace, read_trace
+from traces.io.on_bad_row import OnBadRow
 
 GOOD = '{"timestamp": 5, "prompt_tokens": 3, "completion_tokens": 4, "service": "chat"}'
 SKIP = Reading(on_bad_row=OnBadRow.SKIP)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from simulator.errors import InputError
-from traces.formats.registry import OnBadRow, OutOfOrder, Reading, read_chunks, read_trace
+from traces.formats.registry import OutOfOrder, Reading, read_chunks, read_trace
+from traces.io.on_bad_row import OnBadRow
 from traces.io.order import Order, TooLate, in_order, on_clock, without_steps_back
 from traces.io.reader import BadRow, Block
 

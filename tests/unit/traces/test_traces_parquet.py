@@ -11,7 +11,8 @@ import pytest
 
 from simulator.errors import InputError
 from simulator.workload import Trace
-from traces.formats.registry import OnBadRow, Reading, read_chunks, read_trace
+from traces.formats.registry import Reading, read_chunks, read_trace
+from traces.io.on_bad_row import OnBadRow
 from traces.io.parquet import write_parquet
 
 GOOD: dict[str, list[Any]] = {

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from simulator.errors import InputError
-from traces.formats.registry import OnBadRow, Reading
+from traces.formats.registry import Reading
+from traces.io.on_bad_row import OnBadRow
 from traces.io.quarantine import Quarantine
 from traces.io.reader import BadRow
 from traces.source import TraceFiles

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from simulator.errors import InputError
-from traces.formats.registry import READERS, OnBadRow, Reading, read_trace
+from traces.formats.registry import READERS, Reading, read_trace
+from traces.io.on_bad_row import OnBadRow
 from traces.io.reader import default_source
 
 FILE = b"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n"

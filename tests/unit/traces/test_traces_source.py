@@ -10,7 +10,8 @@ import pytest
 
 from simulator.errors import InputError, RunError
 from simulator.workload import Trace
-from traces.formats.registry import OnBadRow, Reading, read_trace
+from traces.formats.registry import Reading, read_trace
+from traces.io.on_bad_row import OnBadRow
 from traces.io.parquet import write_parquet
 from traces.source import TraceFiles, TraceInMemory, TraceSource
 

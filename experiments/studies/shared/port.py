@@ -1,4 +1,4 @@
-"""What a study is: a command that runs a sweep, and a way to show its results."""
+"""What a study is: a command that asks for runs, and a way to show their results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.show.parts import Section
-from experiments.studies.view import Claim
+from experiments.studies.shared.view import Claim
 
 View = Callable[[pd.DataFrame, pd.DataFrame, Mapping[str, Any]], list[Section]]
 """Sections of the results, from the rows, the machine times and the marker of the sweep."""
@@ -21,7 +21,7 @@ def no_claims(frame: pd.DataFrame, timing: pd.DataFrame, marker: Mapping[str, An
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """One line of the registry. `command` is a typer command; its context holds an
+    """A module of `experiments.studies`. `command` is a typer command; its context holds an
     `experiments.show.progress.Terminal`.
     """
 

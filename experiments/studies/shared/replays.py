@@ -5,11 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.options import parse_reading, trace_files
+from experiments.options import trace_files
 from experiments.replay.run import engine_notes, survey
 from experiments.scenario.scenario import load_scenario
 from experiments.show.progress import Terminal
-from experiments.studies.view import cell
+from experiments.studies.shared.view import cell
 
 
 def arrivals(
@@ -32,7 +32,7 @@ def arrivals(
         terminal.warn(note)
     files = [scenario] if scenario.endswith(".toml") else []
     if trace:
-        survey(chosen, trace_files(list(trace), parse_reading()))
+        survey(chosen, trace_files(trace))
         return {"scenario": scenario, "trace": list(trace)}, [*files, *(t.partition("=")[2] or t for t in trace)]
     stated = {"duration_s": duration_s, "rate_factor": rate_factor}
     found: dict[str, Any] = {

@@ -1,21 +1,27 @@
-"""What every command on traces does with its trace files."""
+"""What commands do with the files that they are given: trace files, and pictures that are to be drawn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from experiments.options import trace_files
-from experiments.show.progress import Terminal, account_lines
+from experiments.show.progress import Terminal
 from simulator.errors import InputError
 from simulator.workload import Trace
-from traces.formats.registry import Reading
+from traces.formats.registry import TraceRead
 from traces.source import Survey, TraceFiles
 
 SUFFIXES = (".png", ".svg")
 
 
-def trace_input(paths: Sequence[str], reading: Reading | None = None) -> TraceFiles:
-    """The files of a command, each given as `PATH` or as `SOURCE=PATH`."""
-    return trace_files(list(paths), reading or Reading())
+def account_lines(read: TraceRead) -> list[str]:
+    """What the user has to know about how a file was read, a line each; none if all is well."""
+    lines = []
+    if read.rows_skipped:
+        counts = f"skipped {read.rows_skipped} of {read.rows_in_file} rows"
+        where = f" (all in {read.quarantine})" if read.quarantine else ""
+        lines.append(f"{read.path}: {counts}{where}; the first: {read.first_problems[0]}")
+    if read.rows_out_of_order:
+        lines.append(f"{read.path}: {read.rows_out_of_order} rows were earlier than the row before them; sorted")
+    return lines
 
 
 def survey_input(

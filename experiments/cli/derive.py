@@ -1,4 +1,4 @@
-"""Measured steps from the result of a vLLM benchmark run: `tokenfleet measurements`.
+"""Measured steps from the result of a vLLM benchmark run: `tokenfleet derive`.
 
 `vllm bench serve --max-concurrency C --save-result --save-detailed` keeps C requests in flight and writes the gap
 before every token. Two things can be told from it:
@@ -25,8 +25,9 @@ import numpy as np
 import typer
 
 from experiments.calibrate.names import Names
+from experiments.options import CatalogOption, JsonOption
 from experiments.show.atomic_write import write_whole
-from experiments.show.progress import JsonOption, Terminal
+from experiments.show.progress import Terminal
 from simulator.catalog import load_catalog
 from simulator.errors import InputError
 
@@ -130,12 +131,12 @@ def command(
     precision: Annotated[str, typer.Option(help="Precision of the weights.")] = "fp16",
     tensor_parallel: Annotated[int, typer.Option(min=1, help="TP degree of the server.")] = 1,
     model: Annotated[str | None, typer.Option(help="Model, where the result's name is not in the catalog.")] = None,
-    catalog_file: Annotated[Path | None, typer.Option("--catalog", help="Your own GPUs and models.")] = None,
+    catalog_file: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make rows for `tokenfleet calibrate` of vLLM benchmark runs.
+    """Derive rows for `tokenfleet calibrate` from vLLM benchmark runs.
 
-    Example: `tokenfleet measurements c1.json c32.json --gpu l40s --tensor-parallel 2 --out steps.csv`
+    Example: `tokenfleet derive c1.json c32.json --gpu l40s --tensor-parallel 2 --out steps.csv`
     """
     terminal: Terminal = context.obj
     instance = Instance(gpu=gpu, precision=precision, tensor_parallel=tensor_parallel, model=model)

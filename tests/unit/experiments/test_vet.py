@@ -182,7 +182,7 @@ def test_all_of_one_failure_are_counted(policy_file):
 
 
 def test_a_good_policy_ends_with_0_and_one_object(run_cli, policy_file):
-    done = run_cli("check-policy", policy_file("print('thinking')"), "--problems", 2, "--seed", 3, "--json")
+    done = run_cli("vet", policy_file("print('thinking')"), "--problems", 2, "--seed", 3, "--json")
     assert done.code == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
     assert (told["passed"], told["problems"], told["seed"]) == (True, 2, 3)
@@ -192,7 +192,7 @@ def test_a_good_policy_ends_with_0_and_one_object(run_cli, policy_file):
 
 
 def test_a_crash_ends_with_1_and_one_sentence(run_cli, policy_file):
-    done = run_cli("check-policy", policy_file("raise ValueError('no such [luck]')"), "--problems", 1)
+    done = run_cli("vet", policy_file("raise ValueError('no such [luck]')"), "--problems", 1)
     assert done.code == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert "no such [luck]" in done.stdout
@@ -211,11 +211,11 @@ def test_a_crash_ends_with_1_and_one_sentence(run_cli, policy_file):
 )
 def test_what_is_no_policy_ends_with_2(run_cli, policy_file, tmp_path, policy, told):
     policy_file()
-    done = run_cli("check-policy", policy.format(folder=tmp_path))
+    done = run_cli("vet", policy.format(folder=tmp_path))
     assert (done.code, done.stdout) == (2, "")
     assert told in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_number_of_problems_is_positive(run_cli):
-    assert run_cli("check-policy", "gh", "--problems", 0).code == 2
+    assert run_cli("vet", "gh", "--problems", 0).code == 2
