@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from policies.registry import make_policy
+from simulator.engine.kernel_memory import prepare
 from tests.command_line import run_in_own_process, run_in_process
 from tests.golden.artifacts import run_small_study
 
@@ -17,6 +19,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 # The tests have the cores already: a sweep that does not say how many processes it wants runs in the one it is in.
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
+
+
+def pytest_configure(config):
+    """Compile before pytest-xdist starts its workers: each of them would."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        prepare()
+        make_policy("exact")
 
 
 @pytest.hookimpl(tryfirst=True)
