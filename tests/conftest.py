@@ -10,12 +10,13 @@ from hypothesis import settings
 from policies.registry import make_policy
 from simulator.engine.kernel_memory import prepare
 from tests.command_line import run_in_own_process, run_in_process
+from tests.exploring import PROFILE
 from tests.golden.artifacts import run_small_study
 
 # Every run draws the same examples, so that a red test is about the change; `make nightly` explores new ones.
 settings.register_profile("repeat", derandomize=True)
 settings.register_profile("explore", print_blob=True)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+settings.load_profile(PROFILE)
 
 # The tests have the cores already: a sweep that does not say how many processes it wants runs in the one it is in.
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
