@@ -1,22 +1,40 @@
-"""Fixtures for the tests of every folder: the data folder and the command line."""
+"""What the tests of every folder share: the data folder, the command line, small runs of the studies."""
 
-import contextlib
-import io
+import functools
 import os
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from experiments.cli import app as cli
+from policies.registry import make_policy
+from simulator.engine.kernel_memory import prepare
+from tests.command_line import run_in_own_process, run_in_process
+from tests.exploring import PROFILE
+from tests.golden.artifacts import run_small_study
 
 # Every run draws the same examples, so that a red test is about the change; `make nightly` explores new ones.
 settings.register_profile("repeat", derandomize=True)
 settings.register_profile("explore", print_blob=True)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+settings.load_profile(PROFILE)
+
+# The tests have the cores already: a sweep that does not say how many processes it wants runs in the one it is in.
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
+
+
+def pytest_configure(config):
+    """Compile before pytest-xdist starts its workers: each of them would."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        prepare()
+        make_policy("exact")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Give the tests of a file to one worker of pytest-xdist, so that what they share is made once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture(scope="session")
@@ -32,44 +50,17 @@ def data_dir():
     return folder
 
 
-@dataclass(frozen=True)
-class CliRun:
-    """What a command left behind."""
+@pytest.fixture(scope="session")
+def run_cli():
+    """Run `tokenfleet ARGUMENTS`: in this process, or with `process=True` in one of its own."""
 
-    code: int
-    stdout: str
-    stderr: str
+    def run(*arguments, process=False):
+        return (run_in_own_process if process else run_in_process)(*arguments)
 
-
-def _in_process(arguments):
-    stdout, stderr, argv = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["tokenfleet", *arguments]
-    code = 0
-    try:
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-            cli.main()
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    finally:
-        sys.argv = argv
-    return CliRun(code, stdout.getvalue(), stderr.getvalue())
-
-
-def _in_own_process(arguments):
-    command = [sys.executable, "-c", "from experiments.cli.app import main; main()", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    return CliRun(done.returncode, done.stdout, done.stderr)
+    return run
 
 
 @pytest.fixture(scope="session")
-def run_cli():
-    """Run `tokenfleet ARGUMENTS`: in this process, or with `process=True` in one of its own.
-
-    An exception that the command line does not turn into a message comes through as it is.
-    """
-
-    def run(*arguments, process=False):
-        texts = [str(argument) for argument in arguments]
-        return _in_own_process(texts) if process else _in_process(texts)
-
-    return run
+def small_study(tmp_path_factory):
+    """The small run of a study by its name, made once."""
+    return functools.cache(lambda name: run_small_study(name, tmp_path_factory.mktemp(name)))

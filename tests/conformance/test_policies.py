@@ -12,6 +12,7 @@ import pytest
 from pyomo.contrib.solver.common.results import SolutionStatus, TerminationCondition
 
 from policies.checking.plan import check
+from policies.checking.random_problem import small_problem
 from policies.checking.verify import verify
 from policies.conformance.suite import CHECKS, Status, run_checks
 from policies.registry import POLICIES, make_policy
@@ -104,14 +105,21 @@ def without_time(plan):
 def judgements():
     for policy in (*(name for name in POLICIES if name != "static"), "static[gh]", *ROBUST):
         for name in CHECKS:
-            marks = [pytest.mark.slow] if name == "time limit" else []  # other tests may be in its way
-            yield pytest.param(policy, name, marks=marks)
+            # Other tests may be in the way of a time limit; robust plans of many problems take half a minute.
+            slow = name == "time limit" or (policy in ROBUST and name in ("deterministic", "incumbent"))
+            yield pytest.param(policy, name, marks=[pytest.mark.slow] if slow else [])
 
 
 @pytest.mark.parametrize(("policy", "name"), list(judgements()))
 def test_the_suite_passes(policy, name):
-    (finding,) = run_checks(policy, problems=3, only=[name])
+    (finding,) = run_checks(policy, problems=1 if policy in ROBUST else 3, only=[name])
     assert finding.status is Status.PASSED, finding.detail
+
+
+@pytest.mark.parametrize("policy", ROBUST)
+def test_robust_plans_of_a_small_problem_are_deterministic(policy):
+    first, again = (planned(small_problem(0, 2), policy) for _ in range(2))
+    assert without_time(first) == without_time(again)
 
 
 @pytest.mark.slow
@@ -124,8 +132,14 @@ def test_many_random_problems_are_planned(policy):
 # -- the benchmark problems --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("policy", HEURISTICS)
+@pytest.mark.parametrize(
+    ("policy", "name"),
+    [
+        pytest.param(policy, name, marks=[pytest.mark.slow] if policy == "robust" and name.startswith("10x") else [])
+        for policy in HEURISTICS
+        for name in SMALL
+    ],
+)
 def test_small_problems_are_planned(plan_of, policy, name):
     plan = plan_of(policy, name)
     assert plan.status is PlanStatus.FEASIBLE
@@ -179,7 +193,10 @@ def test_agh_plus_is_at_the_optimum_of_small_problems(problem_of, name):
     assert plan.bound_usd <= BOUNDS[name] * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("policy", ["milp", "exact", "agh+", *HEURISTICS, *ABLATIONS, *ROBUST[1:]])
+@pytest.mark.parametrize(
+    "policy",
+    ["milp", "exact", "agh+", *HEURISTICS, *ABLATIONS, *(pytest.param(p, marks=pytest.mark.slow) for p in ROBUST[1:])],
+)
 def test_policies_are_deterministic(problem_of, plan_of, policy):
     assert without_time(planned(problem_of(BASE), policy)) == without_time(plan_of(policy, BASE))
 

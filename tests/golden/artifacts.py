@@ -2,25 +2,28 @@
 
 JSON counts to the byte once what depends on the machine or on the sources is taken out; Parquet by the names, types and
 values of its columns; pictures and pages to the byte, where the drawing libraries are of the recorded versions.
+`--check` compares with what is recorded, as the test beside it does.
 """
 
 import contextlib
 import gzip
 import hashlib
 import importlib.metadata
-import io
 import json
 import re
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.command_line import CliRun, run_in_process
+
 ROOT = Path(__file__).parents[2]
 RECORDED = Path(__file__).with_name("artifacts.json")
-DRAWN = (".png", ".svg", ".html")
+DRAWN = (".png", ".svg", ".html", ".md")
 DRAWING = ("matplotlib", "plotly")
 HEXADECIMAL = re.compile(rb"\b[0-9a-f]{16}\b")  # names of runs, which hash the sources
 MACHINE_FILES = ("timing.json", "timing.parquet")
@@ -66,10 +69,9 @@ COMMANDS = {
 }
 
 
-def study_command(name):
-    """A small run of a study, one seed, in this process."""
-    verb = [name] if name == "stress" else ["study", name]
-    return [*verb, *SMALL_STUDIES[name], "--seeds", "1", "--jobs", "1"]
+def verb_of(study):
+    """The command of a study."""
+    return [study] if study == "stress" else ["study", study]
 
 
 def digest_of(content):
@@ -127,56 +129,95 @@ def digests_of_tree(folder):
     return found
 
 
-def run_here(arguments):
-    """Standard output of a command that has to succeed."""
-    from experiments.cli.app import main
-
-    argv, stdout, stderr = sys.argv, io.StringIO(), io.StringIO()
-    sys.argv = ["tokenfleet", *arguments]
-    try:
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-            main()
-    except SystemExit as stop:
-        if stop.code:
-            raise RuntimeError(f"tokenfleet {' '.join(arguments)}: exit {stop.code}\n{stderr.getvalue()}") from None
-    finally:
-        sys.argv = argv
-    return stdout.getvalue()
+def run_well(*arguments):
+    """What a command printed that has to succeed."""
+    done = run_in_process(*arguments)
+    assert done.code == 0, f"tokenfleet {' '.join(arguments)}: exit {done.code}\n{done.stderr}"
+    return done
 
 
-def make(folder):
-    """Digests of all cases by name, made in an empty folder."""
-    found = {}
+def run_commands(folder):
+    """Digests of all that `COMMANDS` leave behind, by name, made in an empty folder."""
+    made = {}
     shipped = next((ROOT / "experiments").rglob("azure-2023.toml")).read_text()
     static = shipped.replace('"batching"', '"static"', 1).replace('capacity = "batching"', 'capacity = "paper"')
     Path(folder, "static.toml").write_text(static)
     with contextlib.chdir(folder):
         for name, arguments in COMMANDS.items():
-            stdout = run_here(arguments)
+            done = run_well(*arguments)
             if "--json" in arguments:
-                found[f"{name} --json"] = digest_of_json(stdout)
-        for name in SMALL_STUDIES:
-            run_here([*study_command(name), "--out", f"study-{name}"])
-            found[f"study {name} --json"] = digest_of_json(
-                run_here([*study_command(name), "--out", f"study-{name}", "--json"])
-            )
-            if name != "scale":  # its page shows planning times
-                run_here(["report", f"study-{name}", "--out", f"study-{name}.html"])
-    return found | digests_of_tree(Path(folder))
+                made[f"{name} --json"] = digest_of_json(done.stdout)
+    return made | digests_of_tree(Path(folder))
+
+
+@dataclass(frozen=True)
+class SmallStudy:
+    """A study that was run twice, for one seed, the second time with --json; and digests of what it left behind."""
+
+    path: Path
+    first: CliRun
+    again: CliRun
+    digests: dict[str, str]
+
+
+def run_small_study(name, folder):
+    """Run a study and its report in an empty folder."""
+    command = [*verb_of(name), *SMALL_STUDIES[name], "--seeds", "1", "--jobs", "1", "--out", f"study-{name}"]
+    with contextlib.chdir(folder):
+        first, again = run_well(*command), run_well(*command, "--json")
+        if name != "scale":  # its page shows planning times
+            run_well("report", f"study-{name}", "--out", f"study-{name}.html")
+    digests = {f"study {name} --json": digest_of_json(again.stdout)} | digests_of_tree(Path(folder))
+    return SmallStudy(Path(folder, f"study-{name}"), first, again, digests)
+
+
+def make_all():
+    """Digests of all cases by name."""
+    made = {}
+    with tempfile.TemporaryDirectory() as folder:
+        made |= run_commands(folder)
+    for name in SMALL_STUDIES:
+        with tempfile.TemporaryDirectory() as folder:
+            made |= run_small_study(name, folder).digests
+    return made
 
 
 def drawing_versions():
+    """Versions of the libraries that draw, by name."""
     return {name: importlib.metadata.version(name) for name in DRAWING}
 
 
+def differences(made, *, study=None):
+    """A line for each digest that is not as recorded.
+
+    Parameters
+    ----------
+    made
+        Digests by name: those of a study, those of `COMMANDS`, or all.
+    study
+        Whose digests these are; "" for those of no study, None for all.
+    """
+    known = json.loads(RECORDED.read_text())
+    wanted = {name: digest for name, digest in known["digests"].items() if study in (None, study_of(name))}
+    left_out = () if known["drawn_with"] == drawing_versions() else DRAWN
+    return [
+        f"{name}: {wanted.get(name)} recorded, {made.get(name)} now"
+        for name in sorted(wanted.keys() | made)
+        if wanted.get(name) != made.get(name) and not name.endswith(left_out)
+    ]
+
+
+def study_of(name):
+    """The study that left a digest behind, or an empty text."""
+    found = re.match(r"study[ -](\w+)", name)
+    return found[1] if found else ""
+
+
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        made = make(folder)
+    made = make_all()
     if "--check" in sys.argv:
-        recorded = json.loads(RECORDED.read_text())["digests"]
-        differ = sorted(name for name in recorded.keys() | made if recorded.get(name) != made.get(name))
-        for name in differ:
-            print(f"{name}: {recorded.get(name)} recorded, {made.get(name)} now")
+        differ = differences(made)
+        print(*differ, sep="\n")
         print(f"{len(made) - len(differ)} equal, {len(differ)} differ")
         sys.exit(bool(differ))
     RECORDED.write_text(

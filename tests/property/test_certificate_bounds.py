@@ -18,6 +18,7 @@ from policies.checking.universe import Universe
 from policies.checking.verify import verify
 from simulator.catalog.configuration import Configuration, ModelSize, TierSize
 from simulator.planning.problem import CapacityRows, PlanningProblem, QueryType
+from tests.exploring import examples
 from tests.property.test_planners_exhaustive import placements, problems, routed_cost_usd
 
 STEPS = 250  # of a climb
@@ -110,7 +111,7 @@ def certificate(bound_usd, *nodes):
     return Certificate(problem="tiny", bound_usd=bound_usd, nodes=nodes)
 
 
-@settings(max_examples=40, **OPTIONS)
+@settings(max_examples=examples(15), **OPTIONS)
 @given(problem=problems(), seed=seeds)
 def test_no_duals_prove_more_than_the_optimum(problem, seed):
     optimum_usd = min((cost for _, cost in costs_usd(problem)), default=None)
@@ -127,7 +128,7 @@ def test_no_duals_prove_more_than_the_optimum(problem, seed):
         assert verify(problem, certificate(top_usd, Node(duals=duals))).accepted
 
 
-@settings(max_examples=40, **OPTIONS)
+@settings(max_examples=examples(15), **OPTIONS)
 @given(problem=problems(), seed=seeds, data=st.data())
 def test_no_tree_proves_more_than_the_optimum(problem, seed, data):
     costs = costs_usd(problem)
@@ -164,7 +165,7 @@ def test_no_tree_proves_more_than_the_optimum(problem, seed, data):
         assert not verify(problem, certificate(target_usd, Node(duals=duals, split=split), *children)).accepted
 
 
-@settings(max_examples=60, **OPTIONS)
+@settings(max_examples=examples(30), **OPTIONS)
 @given(problem=problems())
 def test_some_optimal_plan_uses_the_universe_only(problem):
     known = set(options(Universe(problem)))

@@ -14,6 +14,7 @@ from simulator.replica.port import NEVER
 from simulator.rng import draw_key, draws
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import Request, batching, column, fits, offer, outcomes, plan, run, serve, static, ticks
+from tests.exploring import examples
 
 COEFFICIENTS = st.integers(0, 3)
 BATCHING = st.builds(
@@ -32,6 +33,7 @@ STATIC = st.builds(
     prefill=COEFFICIENTS,
     decode=COEFFICIENTS,
 )
+
 SPECS = BATCHING | STATIC
 GAPS = st.sampled_from([0, 0, 0, 1, 3, 10, 30, 150])
 OUTPUTS = st.sampled_from([0, 1, 2, 3, 5, 9, 17])
@@ -83,7 +85,7 @@ def check_replica(rows, spec, result, rental):
     event(f"cut: {cut}, preemptions: {min(rental.preemptions, 3)}")
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=examples(200))
 @given(workloads(), SPECS)
 def test_one_replica(rows, spec):
     result = run(rows, [plan({"a": 1})], spec)
@@ -92,7 +94,7 @@ def test_one_replica(rows, spec):
     check_replica(rows, spec, result, result.rentals[0])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(120))
 @given(crowds(), BATCHING, st.integers(27, 70))
 def test_one_crowded_replica(rows, spec, kv):
     spec = batching(kv, spec.token_budget, *(getattr(spec.step, name) for name in spec.step.__slots__))
@@ -101,7 +103,7 @@ def test_one_crowded_replica(rows, spec, kv):
     check_replica(rows, spec, result, result.rentals[0])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(80))
 @given(
     workloads() | crowds(),
     SPECS,
@@ -116,7 +118,7 @@ def test_replicas_of_a_fleet_that_grows_and_shrinks_and_is_cut_short(rows, spec,
         check_replica(rows, spec, result, rental)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(120))
 @given(workloads() | crowds(), SPECS, st.sampled_from([0, 20]), st.integers(0, 300), st.integers(0, 10**6))
 def test_one_replica_that_fails_and_is_replaced(rows, spec, startup, extra, seed):
     """Every life of the replica goes on with what the one before left: all tokens that were generated are kept."""

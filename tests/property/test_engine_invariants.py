@@ -15,6 +15,7 @@ from simulator.replica.port import NEVER
 from simulator.rng import draw_key, draws
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import COLUMNS, LONG, Bench, batching, fits, offer, plan, rentals, run, static, ticks
+from tests.exploring import examples
 
 TYPES = ("p", "q")
 SUMS = tuple(name for name in Observation.__slots__ if name != "now_s")
@@ -31,6 +32,7 @@ SPECS = st.builds(
 ) | st.builds(
     static, kv=st.integers(0, 60), slots=st.none() | st.integers(1, 4), prefill=COEFFICIENTS, decode=COEFFICIENTS
 )
+
 OFFERS = st.builds(offer, SPECS, startup=st.sampled_from([0, 15, 40, 90]))
 
 
@@ -89,8 +91,8 @@ def scenarios(draw, failures=(0.0, 1 / 300, 1 / 60), grace=(0, 50, LONG)) -> Sce
     )
 
 
-MANY = settings(deadline=None, max_examples=200)
-SOME = settings(deadline=None, max_examples=100)
+MANY = settings(deadline=None, max_examples=examples(80))
+SOME = settings(deadline=None, max_examples=examples(40))
 
 
 @MANY

@@ -20,6 +20,7 @@ from simulator.fleet.replicas import ReplicaState
 from simulator.replica.outcome import Outcome
 from simulator.ticks import MAX_TICKS, TICKS_PER_S
 from tests.engine_bench import LONG, Bench, agreed, batching, offer, plan, static
+from tests.exploring import examples
 
 pytestmark = pytest.mark.skipif(choose_engine().name != "compiled", reason="there is no compiled engine here")
 
@@ -42,6 +43,7 @@ STATIC = st.builds(
     prefill=COEFFICIENTS,
     decode=COEFFICIENTS,
 )
+
 SPECS = BATCHING | STATIC
 OFFERS = st.builds(offer, SPECS, startup=st.sampled_from([0, 0, 15, 40, 90]))
 BALANCER = st.sampled_from(sorted(BALANCERS))
@@ -158,8 +160,8 @@ def check(*args, **kwargs):
     return story
 
 
-MANY = settings(deadline=None, max_examples=200)
-SOME = settings(deadline=None, max_examples=120)
+MANY = settings(deadline=None, max_examples=examples(80))
+SOME = settings(deadline=None, max_examples=examples(50))
 
 
 @MANY
@@ -249,7 +251,7 @@ def test_many_replicas_up_to_overload(seed, replicas, balancer, spec, load, grac
     )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(12))
 @given(SEEDS, BALANCER, st.sampled_from([0, 200]))
 def test_many_deployments_and_types(seed, balancer, per_ticks):
     """Up to forty deployments, of which each plan takes some."""

@@ -19,6 +19,7 @@ from simulator.replica.port import NEVER
 from simulator.replica.static import STATIC
 from simulator.ticks import TICKS_PER_S
 from tests.engine_bench import LONG, Bench, batching, offer, plan, static
+from tests.exploring import examples
 
 COEFFICIENTS = st.integers(0, 3)
 SPECS = {
@@ -100,7 +101,7 @@ def check(n, row, life, table, discipline):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("discipline", SPECS, ids=lambda discipline: discipline.name)
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(50))
 @given(data=st.data())
 def test_every_life(engine, discipline, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))

@@ -71,15 +71,15 @@ POISSON = {"profile": "expected", "duration_s": 600.0}
 SYNTHETIC = {"profile": "azure-2023"}
 
 
-def test_on_poisson_arrivals_and_a_synthetic_hour():
-    cases = [of_scenario("Poisson", seed, **POISSON) for seed in range(3)]
-    hold([*cases, of_scenario("synthetic hour", 0, **SYNTHETIC)])
+def test_on_poisson_arrivals_and_synthetic_minutes():
+    cases = [of_scenario("Poisson", seed, **POISSON) for seed in range(2)]
+    hold([*cases, of_scenario("synthetic minutes", 0, **SYNTHETIC, duration_s=300.0)])
 
 
 @pytest.mark.slow
-def test_on_more_seeds():
-    poisson = [of_scenario("Poisson", seed, **POISSON) for seed in range(3, 13)]
-    hold([*poisson, *(of_scenario("synthetic hour", seed, **SYNTHETIC) for seed in range(1, 7))])
+def test_on_more_seeds_and_synthetic_hours():
+    poisson = [of_scenario("Poisson", seed, **POISSON) for seed in range(2, 13)]
+    hold([*poisson, *(of_scenario("synthetic hour", seed, **SYNTHETIC) for seed in range(7))])
 
 
 @pytest.mark.slow

@@ -153,6 +153,6 @@ class TestCommand:
     @pytest.mark.slow
     def test_a_second_process_says_the_same(self, run_cli):
         command = ["stress", "--policy", "gh", "--policy", "milp", "--factors", "1.0,1.5", "--duration", "2m", "--json"]
-        first, second = run_cli(*command, "--jobs", 1), run_cli(*command, process=True)
+        first, second = run_cli(*command, "--jobs", 1), run_cli(*command, "--jobs", 2, process=True)
         assert first.stdout == second.stdout
         assert first.code == 0

@@ -253,6 +253,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
 def test_lots_give_the_same_bytes(tmp_path, monkeypatch):
     """What a Ray cluster gets, here on processes of this machine."""
     monkeypatch.setattr("experiments.sweep.workers.LOT", 1)
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
     run(sweep_of(5), tmp_path / "one")
     with joblib.parallel_config(backend="loky", n_jobs=2):
         run_sweep(sweep_of(5), tmp_path / "lots", perform, _JoblibInLots(), resume=True, say=lambda text: None)

@@ -82,7 +82,9 @@ def test_without_uncertainty_it_is_the_policy_inside(base, kind):
 
 @pytest.mark.parametrize("inner", ["exact", "gh"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("share", [0.9, 0.6, 0.4, 0.1])
+@pytest.mark.parametrize(
+    "share", [pytest.param(0.9, marks=pytest.mark.slow), 0.6, pytest.param(0.4, marks=pytest.mark.slow), 0.1]
+)
 def test_with_little_money_nothing_more_is_dropped_at_nominal(base, kind, inner, share):
     tight = replace(base, budget_usd=share * base.budget_usd)
     plan, nominal = planned(f"robust[{kind}:{inner}]", tight), planned(inner, tight)
