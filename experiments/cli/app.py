@@ -46,6 +46,7 @@ from experiments.show.progress import (
     Terminal,
     account_lines,
 )
+from experiments.show.terminal import print_table
 from experiments.studies import STUDIES
 from policies.conformance.suite import Status, run_checks
 from policies.registry import make_policy
@@ -351,9 +352,9 @@ def replay(
                 "token_log": token_log,
             }
             writer.finish(chosen, runs, specification(chosen, arriving.survey, names, asked))
-            from experiments.report import replay_figures  # Matplotlib takes longer to load than most commands
+            from experiments.report import replay_figures
 
-            figures = [path.name for path in replay_figures.draw_replay(chosen, runs, folder)]
+            figures = [path.name for path in replay_figures.draw_replay(folder)]
     reads = arriving.survey.reads
     skipped = sum(read.rows_skipped for read in reads)
     if as_json:
@@ -363,9 +364,9 @@ def replay(
     found = arriving.survey
     setting = f"scenario {chosen.name}, seed {seed}{_planned_for(chosen)}"
     say(f"{found.requests:,} requests over {found.span_s / 60:.1f} min, {setting}")
-    out.print(replay_table([run.summary for run in runs], [asdict(run.machine) for run in runs]))
+    print_table(out, replay_table([{**run.summary, **asdict(run.machine)} for run in runs]))
     if "percentile_slos" in runs[0].summary:
-        out.print(slo_table([run.summary for run in runs]))
+        print_table(out, slo_table([run.summary for run in runs]))
     if not all(run.summary["quantiles_exact"] for run in runs):
         say("quantiles: to within 0.05 % of their value (more than a million requests)")
     _tell_about_rows(reads)

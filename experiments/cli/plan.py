@@ -17,7 +17,7 @@ from experiments.scenario.demand import expected_demand
 from experiments.scenario.scenario import Scenario, load_scenario, slowed, with_delay_model
 from experiments.scenario.slo import parse_percentile
 from experiments.show.progress import JsonOption, MapOption, Terminal, account_lines
-from experiments.show.terminal import rich_table
+from experiments.show.terminal import print_table, rich_table
 from experiments.verify.draws import Draws, ScenarioDraws, TraceDraws, draw_of, refuse_short, whole
 from experiments.verify.guess import Guess
 from experiments.verify.loop import Options, verify
@@ -151,7 +151,7 @@ def command(
     if as_json:
         terminal.print_json(plan_to_dict(made) if took is None else {**plan_to_dict(made), "effort": asdict(took)})
         return
-    terminal.out.print(plan_table(made, report.cost_parts_usd if report else {}))
+    print_table(terminal.out, plan_table(made, report.cost_parts_usd if report else {}))
     for line in plan_lines(made, took, data.period_h):
         terminal.say(line)
     if certificate_file is not None:
@@ -225,7 +225,7 @@ def _verified(
     if as_json:
         terminal.print_json({**plan_to_dict(plan), "verified": verdict.as_dict()})
         return
-    terminal.out.print(plan_table(plan, report.cost_parts_usd))
+    print_table(terminal.out, plan_table(plan, report.cost_parts_usd))
     _explain(terminal, verdict)
     terminal.say(f"{verdict.tried} plans tried in {verdict.simulations} simulations, {plan.seconds:.1f} s")
     if out_file is not None:

@@ -8,7 +8,7 @@ import pandas as pd
 import typer
 
 from experiments.options import parse_factors, parse_numbers
-from experiments.show.parts import Line, LineChart, Section, Table
+from experiments.show.parts import Line, LineChart, Section, Table, merged
 from experiments.show.progress import ProblemOption, ScenarioOption, Terminal
 from experiments.studies.conduct import (
     ClusterOption,
@@ -31,7 +31,6 @@ from experiments.studies.view import (
     claims_table,
     curve,
     mean_of,
-    merged,
     policies_of,
     rows_where,
     values_of,

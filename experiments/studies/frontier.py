@@ -14,7 +14,7 @@ import typer
 
 from experiments.options import parse_duration_s, parse_factors, parse_numbers
 from experiments.scenario.scenario import load_scenario
-from experiments.show.parts import Line, LineChart, Section, Table
+from experiments.show.parts import Line, LineChart, Section, Table, merged
 from experiments.show.progress import ScenarioOption, Terminal
 from experiments.studies.conduct import (
     ClusterOption,
@@ -35,7 +35,6 @@ from experiments.studies.view import (
     curve,
     estimate,
     mean_of,
-    merged,
     options_of,
     policies_of,
     rows_where,

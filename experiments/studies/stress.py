@@ -10,7 +10,7 @@ from experiments.options import parse_duration_s, parse_factors, parse_reading, 
 from experiments.replay.run import engine_remarks, survey
 from experiments.scenario.calibration_notes import delay_remarks
 from experiments.scenario.scenario import EXPECTED, load_scenario, with_delay_model
-from experiments.show.parts import LineChart, Section, Table
+from experiments.show.parts import LineChart, Section, Table, merged
 from experiments.show.progress import ProblemOption, ScenarioOption, Terminal
 from experiments.studies.conduct import (
     ClusterOption,
@@ -33,7 +33,6 @@ from experiments.studies.view import (
     claims_table,
     curve,
     mean_of,
-    merged,
     policies_of,
     rows_where,
     values_of,

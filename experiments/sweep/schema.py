@@ -1,5 +1,7 @@
 """The one schema of the results of all studies: every column with its type, its unit and what it means.
 
+What a replay measures comes from the registry of metrics (`experiments.measures.metrics`); the rest is of studies.
+
 docs/results.md shows this table; a test holds the two together.
 """
 
@@ -9,7 +11,10 @@ from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
+from experiments.measures.metrics import METRICS, Section, metrics_in
+
 WORD, COUNT, NUMBER, TRUTH = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+TYPES = {str: WORD, int: COUNT, float: NUMBER, bool: TRUTH}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,15 @@ class Column:
     type: pa.DataType
     unit: str
     meaning: str
+
+
+def _measured(section: Section) -> list[Column]:
+    """The metrics of a section as columns."""
+    return [
+        Column(metric.column_name, TYPES[metric.type], metric.unit, metric.meaning)
+        for metric in metrics_in(section)
+        if metric.column_name and metric.compute is not None
+    ]
 
 
 COLUMNS = (
@@ -54,30 +68,12 @@ COLUMNS = (
     Column("gpus", COUNT, "GPUs", "rented by the plan; in a part of a simulation, the mean"),
     Column("replicas", COUNT, "replicas", "of the plan"),
     # money
-    Column("cost_usd", NUMBER, "USD", "rent, storage, penalties and, where it is charged, moving"),
-    Column("rent_usd", NUMBER, "USD", "GPU rental"),
-    Column("storage_usd", NUMBER, "USD", "storage of weights and tokens"),
-    Column("delay_penalty_usd", NUMBER, "USD", "delay of what was served"),
-    Column("unmet_penalty_usd", NUMBER, "USD", "what was not served"),
+    *_measured(Section.MONEY),
     Column("moving_usd", NUMBER, "USD", "start-up, waiting and draining of replicas, where it is no part of the rent"),
     # service
-    Column("unmet_share", NUMBER, "1", "of all queries: not served"),
-    Column(
-        "violation_share", NUMBER, "1", "of all queries: not served, or of a type or request whose limits are broken"
-    ),
-    Column("arrived", COUNT, "requests", ""),
-    Column("served", COUNT, "requests", ""),
-    Column("rejected", COUNT, "requests", ""),
-    Column("failed", COUNT, "requests", ""),
-    Column("in_flight", COUNT, "requests", "when the simulation ended"),
-    Column("slo_violations", COUNT, "requests", "served, but beyond a limit of their type"),
-    Column("ttft_p50_s", NUMBER, "s", "time to first token"),
-    Column("ttft_p95_s", NUMBER, "s", ""),
-    Column("tpot_p50_s", NUMBER, "s", "time per output token after the first"),
-    Column("tpot_p95_s", NUMBER, "s", ""),
-    Column("e2e_p50_s", NUMBER, "s", "from arrival to the last token"),
-    Column("e2e_p95_s", NUMBER, "s", ""),
-    Column("gpu_hours", NUMBER, "GPU h", "rented"),
+    *_measured(Section.REQUESTS),
+    *_measured(Section.LATENCY),
+    *_measured(Section.FLEET),
     Column("slos_broken", COUNT, "SLOs", "of a percentile, by query type and measure, that did not hold"),
     # the headroom that is needed
     Column("rate_per_s", NUMBER, "1/s", "requests that arrive, at the largest load at which the percentiles hold"),
@@ -86,10 +82,8 @@ COLUMNS = (
     Column("cap_staffing", NUMBER, "1", "guess of it at that rate: square-root staffing"),
     Column("cap_sequence", NUMBER, "1", "guess of it at that rate: the real sequence"),
     # re-planning
-    Column("intervals", COUNT, "intervals", "of the horizon"),
-    Column("replans", COUNT, "plans", "after the first"),
-    Column("intervals_changed", COUNT, "intervals", "in which a replica was started or stopped"),
-    Column("intervals_infeasible", COUNT, "intervals", "for which the policy had no plan: the fleet in force stayed"),
+    *_measured(Section.PLANNING),
+    *_measured(Section.TROUBLE),
     Column("intervals_unserved", COUNT, "intervals", "in which no routing of the fleet in force kept the limits"),
     Column("replicas_started_per_h", NUMBER, "1/h", ""),
     Column("replicas_stopped_per_h", NUMBER, "1/h", ""),
@@ -98,13 +92,13 @@ COLUMNS = (
 
 BY_NAME = {column.name: column for column in COLUMNS}
 SCHEMA = pa.schema([pa.field(column.name, column.type) for column in COLUMNS])
+MACHINE = [metric for metric in METRICS if metric.compute is None]
 TIMING_SCHEMA = pa.schema(
     [
         pa.field("run", WORD),
         pa.field("policy", WORD),
         pa.field("seconds", NUMBER),
-        pa.field("planning_s", NUMBER),
-        pa.field("engine_cpu_s", NUMBER),
+        *(pa.field(metric.column_name, NUMBER) for metric in MACHINE),
     ]
 )
 
