@@ -30,7 +30,8 @@ from experiments.cli.trace import COMMANDS as TRACE_COMMANDS
 from experiments.options import parse_duration_s, parse_reading, trace_files
 from experiments.replay.run import Arriving, ReplayOptions, ReplayRun, horizon_of, replay_plan, replay_policy, survey
 from experiments.replay.store import ReplayWriter, refuse_existing, run_directory, specification, to_json
-from experiments.replay.timeline import life_dict, life_lines, read_life
+from experiments.replay.timeline import read_life
+from experiments.report.life import life_dict, life_lines
 from experiments.report.replay_tables import replay_table, slo_table
 from experiments.scenario.arrivals import stand_in
 from experiments.scenario.calibration_notes import delay_remarks

@@ -1,18 +1,14 @@
 """Reports: what a run directory holds, as a document. `DOCUMENTS` says which function reads which format."""
 
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
-from experiments.replay.store import MARKER
-from experiments.report.replay import replay_document
-from experiments.report.sweep import sweep_document
 from experiments.show.parts import Document
-from experiments.sweep.folder import read_json
 from simulator.errors import InputError
 
-DOCUMENTS: dict[str, Callable[[Path], Document]] = {
-    "tokenfleet-run/1": replay_document,
-    "tokenfleet-sweep/1": sweep_document,
+DOCUMENTS = {  # imported when they are asked for: tables of runs take long to load
+    "tokenfleet-run/1": "experiments.report.replay:replay_document",
+    "tokenfleet-sweep/1": "experiments.report.sweep:sweep_document",
 }
 
 
@@ -24,13 +20,18 @@ def document_of(directory: Path) -> Document:
     InputError
         If it is none, of another version, or files of it are missing or damaged.
     """
+    from experiments.replay.store import MARKER
+    from experiments.sweep.folder import read_json
+
     if not directory.is_dir():
         raise InputError(f"{directory}: no such folder")
     if not (directory / MARKER).is_file():
         raise InputError(f"{directory}: is no run directory of tokenfleet (no {MARKER}), or was not written to its end")
-    found = read_json(directory / MARKER).get("format")
-    if str(found) not in DOCUMENTS:
+    found = str(read_json(directory / MARKER).get("format"))
+    if found not in DOCUMENTS:
         raise InputError(
             f"{directory / MARKER}: format {found!r} is of another version; this one reads {', '.join(DOCUMENTS)}"
         )
-    return DOCUMENTS[str(found)](directory)
+    module, _, function = DOCUMENTS[found].partition(":")
+    document: Document = getattr(import_module(module), function)(directory)
+    return document

@@ -49,8 +49,8 @@ def _document(directory: Path, marker: Mapping[str, Any], summaries: list[dict[s
         Section(
             title="The plan",
             text=[
-                "Which deployments serve which query types, and on which GPUs: of each policy the plan whose fleet stayed "
-                "longest."
+                "Which deployments serve which query types, and on which GPUs: of each policy the plan whose fleet "
+                "stayed longest."
             ],
             charts=_plans(directory, marker, summaries),
         ),
