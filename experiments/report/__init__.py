@@ -27,11 +27,11 @@ def document_of(directory: Path) -> Document:
         raise InputError(f"{directory}: no such folder")
     if not (directory / MARKER).is_file():
         raise InputError(f"{directory}: is no run directory of tokenfleet (no {MARKER}), or was not written to its end")
-    found = str(read_json(directory / MARKER).get("format"))
-    if found not in DOCUMENTS:
+    found = read_json(directory / MARKER).get("format")
+    if str(found) not in DOCUMENTS:
         raise InputError(
             f"{directory / MARKER}: format {found!r} is of another version; this one reads {', '.join(DOCUMENTS)}"
         )
-    module, _, function = DOCUMENTS[found].partition(":")
+    module, _, function = DOCUMENTS[str(found)].partition(":")
     document: Document = getattr(import_module(module), function)(directory)
     return document

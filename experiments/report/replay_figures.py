@@ -53,12 +53,12 @@ class ReplayCharts:
 
     def _curve(self, policy: str, times_s: npt.ArrayLike, y: Sequence[float | None], **more: Any) -> Line:
         """A value for each time, or for each stretch between two."""
-        x = np.asarray(times_s) / self._unit_s
         values = [*y, *y[-1:]] if more.get("steps") else list(y)
-        return Line(name=policy, x=x.tolist(), y=values, markers=False, **more)
+        x = (np.asarray(times_s) / self._unit_s).tolist() if values else []
+        return Line(name=policy, x=x, y=values, markers=False, **more)
 
     def _over_time(self, key: str, title: str, y_label: str, lines: Sequence[Line], **more: Any) -> LineChart:
-        end = max((line.x[-1] for line in lines), default=0.0)
+        end = max((line.x[-1] for line in lines if line.x), default=0.0)
         return LineChart(
             key=key,
             title=title,
