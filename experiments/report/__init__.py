@@ -1,14 +1,18 @@
 """Reports: what a run directory holds, as a document. `DOCUMENTS` says which function reads which format."""
 
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 
+from experiments.replay.store import MARKER
+from experiments.report.replay import replay_document
+from experiments.report.sweep import sweep_document
 from experiments.show.parts import Document
+from experiments.sweep.folder import read_json
 from simulator.errors import InputError
 
-DOCUMENTS = {  # imported when they are asked for: tables of runs take long to load
-    "tokenfleet-run/1": "experiments.report.replay:replay_document",
-    "tokenfleet-sweep/1": "experiments.report.sweep:sweep_document",
+DOCUMENTS: dict[str, Callable[[Path], Document]] = {
+    "tokenfleet-run/1": replay_document,
+    "tokenfleet-sweep/1": sweep_document,
 }
 
 
@@ -20,9 +24,6 @@ def document_of(directory: Path) -> Document:
     InputError
         If it is none, of another version, or files of it are missing or damaged.
     """
-    from experiments.replay.store import MARKER
-    from experiments.sweep.folder import read_json
-
     if not directory.is_dir():
         raise InputError(f"{directory}: no such folder")
     if not (directory / MARKER).is_file():
@@ -32,6 +33,4 @@ def document_of(directory: Path) -> Document:
         raise InputError(
             f"{directory / MARKER}: format {found!r} is of another version; this one reads {', '.join(DOCUMENTS)}"
         )
-    module, _, function = DOCUMENTS[str(found)].partition(":")
-    document: Document = getattr(import_module(module), function)(directory)
-    return document
+    return DOCUMENTS[str(found)](directory)

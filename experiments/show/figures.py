@@ -1,5 +1,6 @@
 """Charts as PNG and SVG for papers, with Matplotlib: the same charts, the same bytes."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Outline
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
+from experiments.show.atomic_write import replace_whole
 from experiments.show.colours import PARTS, REFERENCE, group_colours, part_colours
 from experiments.show.parts import AreaChart, BarChart, Chart, FlowChart, LineChart, Panels, Values, bar_totals
 from experiments.show.units import log_ticks
@@ -52,6 +54,15 @@ def draw(charts: Sequence[Chart], folder: Path, *, suffixes: Sequence[str] = (".
                 paths.append(folder / f"{chart.key}{suffix}")
                 figure.savefig(paths[-1], metadata=METADATA[suffix])
     return paths
+
+
+def draw_whole(chart: Chart, path: Path) -> None:
+    """Draw one chart into a file, .png or .svg, whole or not at all; raises an OSError if it cannot be written."""
+    drawn = io.BytesIO()
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = figure_of(chart, group_colours([chart]), part_colours([chart]))
+        figure.savefig(drawn, format=path.suffix[1:], metadata=METADATA[path.suffix])
+    replace_whole(path, drawn.getvalue())
 
 
 def figure_of(chart: Chart, groups: Mapping[str, str], parts: Mapping[str, str]) -> Figure:
@@ -144,7 +155,7 @@ def _lines(axes: Axes, chart: LineChart, groups: Mapping[str, str]) -> None:
 
 def _label_powers(axis: Axis, values: Sequence[float]) -> None:
     """Numbers as a reader writes them, and some between the powers of ten where there are too few of those."""
-    axis.set_major_formatter("{x:g}")
+    axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
     axis.set_minor_formatter(NullFormatter())
     if log_ticks(values):
         axis.set_major_locator(FixedLocator(log_ticks(values)))
