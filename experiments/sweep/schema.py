@@ -38,22 +38,22 @@ def _measured(section: Section) -> list[Column]:
 
 COLUMNS = (
     # which run
-    Column("run", WORD, "", "hash of the run's specification, code and data"),
-    Column("study", WORD, "", "the study that asked for it"),
+    Column("run", WORD, "", "hash of the specification, the code and the data of the run"),
+    Column("study", WORD, "", "study that asked for the run"),
     Column("problem", WORD, "", "scenario or problem file"),
     Column("policy", WORD, "", "policy as it is named on the command line"),
     Column("seed", COUNT, "", "draw of demand, arrivals and the policy's own randomness"),
     # under which conditions
     Column("way", WORD, "", "rerouted (LP over the fixed fleet), fixed (the plan's own routing), planned, simulated"),
-    Column("inflated", WORD, "", "what is worse than planned: both, delay or error"),
-    Column("factor", NUMBER, "1", "by which it is worse"),
+    Column("inflated", WORD, "", "what is worse in the world than in the plan: both, delay or error"),
+    Column("factor", NUMBER, "1", "how many times worse that is"),
     Column(
         "setting", WORD, "", "what a study varies beside these, in words: headroom, what is lost where, a mechanism"
     ),
-    Column("sigma", NUMBER, "1", "of the logarithm of a demand rate, from interval to interval"),
+    Column("sigma", NUMBER, "1", "standard deviation of the logarithm of a demand rate, from interval to interval"),
     Column("interval_s", NUMBER, "s", "time between re-plans; null: planned once"),
     Column("weight", NUMBER, "1", "share of the price of moving that the policy sees; null: never moves"),
-    Column("budget_share", NUMBER, "1", "budget over the budget of the problem"),
+    Column("budget_share", NUMBER, "1", "budget of the run over the budget of the problem"),
     Column("time_s", NUMBER, "s", "start of the part of the run that the row is about; null: all of it"),
     # plans
     Column("feasible", TRUTH, "", "whether there is a plan, or a routing, that keeps every limit"),
@@ -65,8 +65,8 @@ COLUMNS = (
     ),
     Column("bound_usd", NUMBER, "USD", "proven lower bound of the cost"),
     Column("gap", NUMBER, "1", "(cost - bound) / cost"),
-    Column("gpus", COUNT, "GPUs", "rented by the plan; in a part of a simulation, the mean"),
-    Column("replicas", COUNT, "replicas", "of the plan"),
+    Column("gpus", COUNT, "GPUs", "GPUs that the plan rents; in a part of a simulation, their mean"),
+    Column("replicas", COUNT, "replicas", "replicas that the plan rents"),
     # money
     *_measured(Section.MONEY),
     Column("moving_usd", NUMBER, "USD", "start-up, waiting and draining of replicas, where it is no part of the rent"),
@@ -74,19 +74,19 @@ COLUMNS = (
     *_measured(Section.REQUESTS),
     *_measured(Section.LATENCY),
     *_measured(Section.FLEET),
-    Column("slos_broken", COUNT, "SLOs", "of a percentile, by query type and measure, that did not hold"),
+    Column("slos_broken", COUNT, "SLOs", "percentile SLOs, by query type and measure, that did not hold"),
     # the headroom that is needed
     Column("rate_per_s", NUMBER, "1/s", "requests that arrive, at the largest load at which the percentiles hold"),
-    Column("dispersion", NUMBER, "1", "variance over mean of their number in ten seconds; Poisson: 1"),
-    Column("cap", NUMBER, "1", "that load over the limit of the replicas"),
-    Column("cap_staffing", NUMBER, "1", "guess of it at that rate: square-root staffing"),
-    Column("cap_sequence", NUMBER, "1", "guess of it at that rate: the real sequence"),
+    Column("dispersion", NUMBER, "1", "variance over mean of the number of arrivals in ten seconds; Poisson: 1"),
+    Column("cap", NUMBER, "1", "target utilisation that is needed: that load over the limit of the replicas"),
+    Column("cap_staffing", NUMBER, "1", "the target utilisation that square-root staffing suggests at that rate"),
+    Column("cap_sequence", NUMBER, "1", "the target utilisation that the sequence of the arrivals suggests"),
     # re-planning
     *_measured(Section.PLANNING),
     *_measured(Section.TROUBLE),
-    Column("intervals_unserved", COUNT, "intervals", "in which no routing of the fleet in force kept the limits"),
-    Column("replicas_started_per_h", NUMBER, "1/h", ""),
-    Column("replicas_stopped_per_h", NUMBER, "1/h", ""),
+    Column("intervals_unserved", COUNT, "intervals", "intervals in which no routing of the fleet kept the limits"),
+    Column("replicas_started_per_h", NUMBER, "1/h", "replicas that were started"),
+    Column("replicas_stopped_per_h", NUMBER, "1/h", "replicas that were stopped"),
     Column("gpus_started_per_h", NUMBER, "1/h", "GPUs of the replicas started"),
 )
 
