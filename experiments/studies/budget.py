@@ -197,7 +197,7 @@ def view(frame: pd.DataFrame, timing: pd.DataFrame, marker: Mapping[str, Any]) -
                     ),
                     rows=critical,
                     labels=2,
-                    note="in % of the problem's budget, found by bisection to half a percent",
+                    note="In % of the problem's budget, found by bisection to half a percent.",
                 )
             ],
             charts=charts,

@@ -208,8 +208,8 @@ def _table(frame: pd.DataFrame, own: pd.DataFrame, kind: str) -> Table:
         columns=columns,
         rows=rows,
         labels=2,
-        note="re-routed: placement fixed, LP; fixed: the plan's own routing, share of queries whose mean limits or "
-        "memory do not hold; simulated: cost of the simulated arrivals, share of requests not served or beyond a limit",
+        note="Re-routed: placement fixed, LP. Fixed: the plan's own routing, share of queries whose mean limits or "
+        "memory do not hold. Simulated: cost of the simulated arrivals, share of requests not served or beyond a limit.",
     )
 
 
