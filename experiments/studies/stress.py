@@ -209,7 +209,7 @@ def _table(frame: pd.DataFrame, own: pd.DataFrame, kind: str) -> Table:
         rows=rows,
         labels=2,
         note="Re-routed: placement fixed, LP. Fixed: the plan's own routing, share of queries whose mean limits or "
-        "memory do not hold. Simulated: cost of the simulated arrivals, share of requests not served or beyond a limit.",
+        "memory do not hold. Simulated: cost of the simulated arrivals, share of requests not served or too late.",
     )
 
 
