@@ -11,8 +11,7 @@ import numpy as np
 
 from experiments.calibrate.calibrate import TierFit
 from experiments.calibrate.fit import errors
-
-COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#a463f2", "#9c6b4e")
+from experiments.show.colours import GROUPS
 
 
 def draw_residuals(fits: Sequence[TierFit], path: Path) -> None:
@@ -37,7 +36,7 @@ def draw_residuals(fits: Sequence[TierFit], path: Path) -> None:
                         ".",
                         markersize=3,
                         alpha=0.6,
-                        color=COLOURS[k % len(COLOURS)],
+                        color=GROUPS[k % len(GROUPS)],
                         label=f"TP {degree}",
                     )
             axis.axhline(0, color="0.4", linewidth=0.8)

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from experiments.options import JsonOption
-from experiments.replay.timeline import life_dict, life_lines, read_life
+from experiments.replay.timeline import read_life
+from experiments.report.life import life_dict, life_lines
 from experiments.show.progress import Terminal
 
 

@@ -26,7 +26,7 @@ from experiments.scenario.notes import scenario_notes
 from experiments.scenario.scenario import Scenario, load_scenario, slowed, with_delay_model
 from experiments.scenario.slo import parse_percentile
 from experiments.show.progress import Terminal
-from experiments.show.terminal import rich_table
+from experiments.show.terminal import print_table, rich_table
 from experiments.verify.guess import Guess
 from experiments.verify.search import VerifyOptions
 from experiments.verify.verdict import Verdict
@@ -149,7 +149,7 @@ def command(
     if as_json:
         terminal.print_json(plan_to_dict(made) if took is None else {**plan_to_dict(made), "effort": asdict(took)})
         return
-    terminal.out.print(plan_table(made, planned.report.cost_parts_usd))
+    print_table(terminal.out, plan_table(made, planned.report.cost_parts_usd))
     for line in plan_lines(made, took, data.period_h):
         terminal.say(line)
     if certificate_file is not None:
@@ -204,7 +204,7 @@ def _verified(
     if as_json:
         terminal.print_json({**plan_to_dict(plan), "verified": verdict.as_dict()})
         return
-    terminal.out.print(plan_table(plan, found.report.cost_parts_usd))
+    print_table(terminal.out, plan_table(plan, found.report.cost_parts_usd))
     _explain(terminal, verdict)
     terminal.say(f"{verdict.tried} plans tried in {verdict.simulations} simulations, {plan.seconds:.1f} s")
     if out_file is not None:

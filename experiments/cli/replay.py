@@ -35,6 +35,7 @@ from experiments.scenario.notes import scenario_notes
 from experiments.scenario.scenario import Scenario, load_scenario, with_delay_model, with_forecast
 from experiments.scenario.schema import ForecastChoice
 from experiments.show.progress import Terminal
+from experiments.show.terminal import print_table
 from simulator.engine import ChosenEngine, choose_engine
 from simulator.errors import InputError
 from simulator.planning.files import plan_to_dict, read_plan
@@ -101,7 +102,7 @@ def command(
     options = ReplayOptions(
         interval_s=interval.seconds,
         seed=seed,
-        engine=_engine(terminal, engine, functions),
+        engine=_engine(terminal, engine, functions, chosen.discipline),
         functions=functions,
         token_log=token_log,
     )
@@ -149,7 +150,7 @@ def command(
             writer.finish(chosen, runs, specification(chosen, arriving.survey, names, asked))
             from experiments.report import replay_figures  # Matplotlib takes longer to load than most commands
 
-            figures = [path.name for path in replay_figures.draw_replay(chosen, runs, folder)]
+            figures = [path.name for path in replay_figures.draw_replay(folder)]
     found = arriving.survey
     skipped = sum(read.rows_skipped for read in found.reads)
     if as_json:
@@ -181,9 +182,9 @@ def _functions(scenario: Scenario, **options: str | None) -> UserFunctions:
     return load_functions(places)
 
 
-def _engine(terminal: Terminal, name: str, functions: UserFunctions) -> ChosenEngine:
+def _engine(terminal: Terminal, name: str, functions: UserFunctions, discipline: Discipline) -> ChosenEngine:
     """The engine that can run these functions; a line on standard error where it is another one or has to be made."""
-    chosen = choose_engine(name, functions.given())
+    chosen = choose_engine(name, functions.given(), discipline)
     if chosen.warning:
         terminal.warn(chosen.warning)
     if chosen.notice:
@@ -199,8 +200,8 @@ def _planned_for(scenario: Scenario) -> str:
 
 def _show(terminal: Terminal, runs: Sequence[ReplayRun]) -> None:
     summaries = [run.summary for run in runs]
-    terminal.out.print(replay_table(summaries, [asdict(run.machine) for run in runs]))
+    print_table(terminal.out, replay_table([{**run.summary, **asdict(run.machine)} for run in runs]))
     if "percentile_slos" in summaries[0]:
-        terminal.out.print(slo_table(summaries))
+        print_table(terminal.out, slo_table(summaries))
     if not all(summary["quantiles_exact"] for summary in summaries):
         terminal.say("quantiles: to within 0.05 % of their value (more than a million requests)")

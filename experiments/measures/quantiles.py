@@ -1,7 +1,9 @@
-"""Quantiles of a stream of numbers in bounded memory: exact while there are few, then to within 0.05 %."""
+"""Quantiles of numbers: of a stream in bounded memory, exact while they are few, then to within 0.05 %; of an array."""
 
 import numpy as np
 import numpy.typing as npt
+
+from traces.statistics.figures import quantiles as histogram_quantiles
 
 FloatColumn = npt.NDArray[np.float64]
 
@@ -60,11 +62,7 @@ class Quantiles:
             return np.full(len(levels), np.nan)
         if self._bins is None:
             return np.asarray(np.quantile(np.concatenate(self._values), levels))
-        below = np.cumsum(self._bins)
-        place = levels * (self.count - 1)
-        lower, upper = np.floor(place), np.ceil(place)
-        low, high = (self._middle(np.searchsorted(below, rank, side="right")) for rank in (lower, upper))
-        return np.asarray(low + (high - low) * (place - lower))
+        return histogram_quantiles(self._bins, levels, self._middle(np.arange(len(self._bins))))
 
     def _middle(self, index: npt.NDArray[np.int64]) -> FloatColumn:
         edges = (np.stack([index, index + 1]).astype(np.int64) + self._first_bin) << SHIFT
@@ -82,3 +80,12 @@ class Quantiles:
             return np.zeros(0), np.zeros(0)
         shares = np.arange(1, min(points, self.count) + 1) / min(points, self.count)
         return self.at((np.ceil(shares * self.count) - 1) / max(self.count - 1, 1)), shares
+
+
+def reached_value(values: FloatColumn, level: float) -> float:
+    """The smallest value of an array that at least `level` of them do not exceed; NaN does not count, zero of none."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return 0.0
+    place = max(min(int(np.ceil(level * len(values) - 1e-9)), len(values)) - 1, 0)
+    return float(np.partition(values, place)[place])

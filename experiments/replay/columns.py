@@ -4,39 +4,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments.measures.summary import cost_by_interval, gpus_by_tier, interval_edges
+from experiments.measures.cost import cost_by_interval, gpus_by_tier, interval_edges, stays_of
+from experiments.measures.metrics import result_row
 from experiments.replay.run import ReplayRun
 from experiments.scenario.scenario import Scenario
-
-COUNTS = ("arrived", "served", "rejected", "failed", "in_flight", "slo_violations")
 
 
 def run_columns(run: ReplayRun) -> dict[str, Any]:
     """The columns of a whole replay."""
-    summary: Any = run.summary
-    parts, arrived = summary["cost_parts_usd"], summary["arrived"]
-    unserved = arrived - summary["served"]
-    return {
-        "feasible": True,
-        "cost_usd": summary["cost_usd"],
-        "rent_usd": parts["rental"],
-        "storage_usd": parts["model_storage"] + parts["token_storage"],
-        "delay_penalty_usd": parts["delay_penalty"],
-        "unmet_penalty_usd": parts["unmet_penalty"],
-        "unmet_share": unserved / arrived if arrived else 0.0,
-        "violation_share": (summary["slo_violations"] + unserved) / arrived if arrived else 0.0,
-        **{name: summary[name] for name in COUNTS},
-        **{
-            f"{measure}_{quantile}_s": summary[f"{measure}_s"][quantile]
-            for measure in ("ttft", "tpot", "e2e")
-            for quantile in ("p50", "p95")
-        },
-        "gpu_hours": summary["gpu_hours"],
-        "intervals": summary["replans"] + 1,
-        "replans": summary["replans"],
-        "intervals_changed": summary["fleet_changes"],
-        "intervals_infeasible": summary["infeasible_replans"],
-    }
+    return {"feasible": True, **result_row(run.metrics)}
 
 
 def part_columns(scenario: Scenario, run: ReplayRun, every_s: float) -> list[dict[str, Any]]:
@@ -47,7 +23,7 @@ def part_columns(scenario: Scenario, run: ReplayRun, every_s: float) -> list[dic
     counts = {name: values.sum(axis=0) for name, values in tally.counts.items()}
     middles = (edges[:-1] + edges[1:]) / 2
     gpus = np.zeros(len(middles))
-    for rented in gpus_by_tier(run.result, middles).values():
+    for rented in gpus_by_tier(stays_of(run.result), middles).values():
         gpus += rented
     part = (tally.starts_s // every_s).astype(int)
     rows = []

@@ -8,13 +8,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from experiments.measures.agreement import Agreement, agreements, expected_of
-from experiments.measures.summary import summarise
+from experiments.measures.measured import Measured, Planning
+from experiments.measures.metrics import measure, summary_of
 from experiments.measures.tally import Judgement, Tally, judge
 from experiments.replay.controller import CountingController, FixedController, PlanningController
 from experiments.replay.fit import refuse_unfit_plan
@@ -25,7 +26,6 @@ from simulator.catalog.configuration import DeploymentKey
 from simulator.engine import Arrivals, ChosenEngine, EngineSettings, Process, Workload, choose_engine
 from simulator.engine.results import RequestTable, RunSummary
 from simulator.fleet.reality import Reality
-from simulator.fleet.replicas import replicas_by_deployment
 from simulator.fleet.world import World
 from simulator.planning.plan import Plan
 from simulator.planning.policy import Policy
@@ -87,16 +87,21 @@ class MachineTimes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReplayRun:
-    """One policy over one trace."""
+    """One policy over one trace; `metrics` holds those of the registry by name."""
 
     policy: str
     seed: int
     interval_s: float
     result: RunSummary
     tally: Tally
-    summary: dict[str, object]
+    metrics: dict[str, Any]
     agreement: list[Agreement]
     machine: MachineTimes
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What `summary.json` says of the run."""
+        return {"policy": self.policy, "seed": self.seed, **summary_of(self.metrics)}
 
 
 def engine_of(scenario: Scenario, engine: str = "compiled") -> tuple[ChosenEngine, UserFunctions]:
@@ -315,15 +320,10 @@ def _run(
     )
     result = engine.stream(take)
     predictions = controller.predictions or _predictions_for_what_arrived(scenario, result, tally)
-    summary = {
-        "policy": name,
-        "seed": options.seed,
-        **summarise(scenario, result, tally),
-        "replans": max(0, controller.calls - 1),
-        "infeasible_replans": controller.infeasible,
-        "fleet_changes": fleet_changes(result),
-        "time_limits_hit": controller.time_limits_hit,
-    }
+    planning = Planning(
+        plans=controller.calls, infeasible=controller.infeasible, time_limits_hit=controller.time_limits_hit
+    )
+    measured = measure(Measured(scenario=scenario, run=result, tally=tally, planning=planning))
     machine = MachineTimes(
         engine=options.engine.name,
         planning_s=controller.planning_s,
@@ -336,7 +336,7 @@ def _run(
         interval_s=options.interval_s,
         result=result,
         tally=tally,
-        summary=summary,
+        metrics=measured,
         agreement=agreements(result, tally.simulated, predictions),
         machine=machine,
     )
@@ -348,9 +348,3 @@ def _predictions_for_what_arrived(
     """What the plans of a run predict of their deployments if what really arrives is known."""
     arrived = tally.arrived.arrived()
     return [(start_s, expected_of(scenario, arrived, plan)) for start_s, plan in result.plans]
-
-
-def fleet_changes(result: RunSummary) -> int:
-    """Plans that asked for another fleet than the one before; a plan may change the routing alone."""
-    fleets = [replicas_by_deployment(plan) for _, plan in result.plans]
-    return sum(before != after for before, after in pairwise(fleets))

@@ -14,7 +14,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from experiments.measures.agreement import Agreement
-from experiments.measures.summary import interval_table, requests_table
+from experiments.measures.tables import cost_table, interval_table, load_table, requests_table
 from experiments.measures.tally import Judgement
 from experiments.replay.directory import MARKER, versions
 from experiments.replay.run import BatchSink, ReplayRun
@@ -68,6 +68,9 @@ class ReplayWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
         for file in self._files.values():
             file.close()
 
@@ -90,7 +93,7 @@ class ReplayWriter:
         self._files[name].write_table(table, row_group_size=BATCH_REQUESTS)
 
     def finish(self, scenario: Scenario, runs: Sequence[ReplayRun], run_specification: Mapping[str, object]) -> None:
-        """Write everything else."""
+        """Write everything else; all tables are whole then."""
         folder = self._folder
         (folder / MARKER).write_text(to_json(run_specification), "utf-8")
         (folder / "summary.json").write_text(to_json({"runs": [run.summary for run in runs]}), "utf-8")
@@ -99,11 +102,14 @@ class ReplayWriter:
         for run in runs:
             for name, frame in (
                 ("intervals", interval_table(scenario, run.tally)),
+                ("costs", cost_table(scenario, run.result, run.tally)),
+                ("load", load_table(run.result, run.tally)),
                 ("rentals", _rentals_frame(run.result)),
                 ("agreement", pd.DataFrame([asdict(row) for row in run.agreement], columns=AGREEMENT)),
                 *_log_frames(run.result),
             ):
                 self._append(name, pa.Table.from_pandas(frame, preserve_index=False), run.policy, run.seed)
+        self._close()
         for number, run in enumerate(runs):
             _write_plans(folder / "plans" / f"{number}-{_file_name(run.policy)}", run.result)
 

@@ -5,28 +5,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import numpy as np
-import pandas as pd
-
 from experiments.measures.agreement import agreement_table, agreement_words
 from experiments.replay.directory import MARKER
 from experiments.replay.store import AGREEMENT
-from experiments.show.parts import AreaChart, Chart, Document, Flow, FlowChart, Line, LineChart, Section, Table
+from experiments.report.replay_figures import ReplayCharts, read_table
+from experiments.report.replay_tables import replay_table
+from experiments.show.parts import Chart, Document, Flow, FlowChart, Section, Table
 from experiments.sweep.folder import read_json
 from simulator.errors import InputError
 from simulator.planning.files import read_plan
 from simulator.planning.plan import Deployment, Plan
-from simulator.units import SECONDS_PER_H
 
-LEVELS = [round(0.005 * n, 3) for n in range(200)] + [0.999, 1.0]
-BINS = 1000  # for each power of ten: a quantile is found to 0.23 %
-COLUMNS = {
-    "intervals": ["policy", "interval_start_s", "arrived", "served", "slo_violations"],
-    "rentals": ["policy", "tier", "gpus", "price_usd_per_h", "rent_s", "end_s"],
-}
 AGREEMENT_COLUMNS = ["policy", *AGREEMENT]
-MOST_POINTS = 400
 
 
 def replay_document(directory: Path) -> Document:
@@ -47,17 +37,22 @@ def replay_document(directory: Path) -> Document:
 def _document(directory: Path, marker: Mapping[str, Any], summaries: list[dict[str, Any]]) -> Document:
     if not summaries:
         raise InputError(f"{directory / 'summary.json'}: holds no runs: the run directory is not whole")
-    intervals, rentals = (_parquet(directory / f"{name}.parquet", columns) for name, columns in COLUMNS.items())
-    end_s = float(rentals["end_s"].max()) if len(rentals) else np.inf
-    over_time = _over_time(intervals, marker["options"]["interval_s"], end_s)
+    charts = ReplayCharts(directory)
     sections = [
-        Section(title="Money and service", text=(), tables=[_table(summaries)], charts=over_time),
-        Section(title="GPUs over time", charts=_gpus(rentals)),
-        Section(title="Latency", charts=_latency(directory / "requests.parquet", summaries)),
+        Section(
+            title="Money and service",
+            tables=[replay_table(summaries, title="All policies")],
+            charts=[*charts.money(), *charts.service()],
+        ),
+        Section(title="The fleet", charts=charts.fleet()),
+        Section(title="Latency", charts=charts.latency()),
         _agreement(directory, marker),
         Section(
             title="The plan",
-            text=["Query types, the deployments that serve them and their GPUs; as wide as the share of the demand."],
+            text=[
+                "Which deployments serve which query types, and on which GPUs: of each policy the plan whose fleet "
+                "stayed longest."
+            ],
             charts=_plans(directory, marker, summaries),
         ),
     ]
@@ -69,15 +64,6 @@ def _document(directory: Path, marker: Mapping[str, Any], summaries: list[dict[s
         sections=sections,
         specification=marker,
     )
-
-
-def _parquet(path: Path, columns: list[str]) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path, columns=columns)
-    except (OSError, ValueError) as error:
-        why = str(error).partition("\n")[0]
-        told = "is missing: the run directory is not whole" if not path.exists() else f"cannot be read: {why}"
-        raise InputError(f"{path}: {told}") from None
 
 
 def _words(summaries: list[dict[str, Any]], marker: Mapping[str, Any]) -> list[str]:
@@ -98,7 +84,7 @@ def _words(summaries: list[dict[str, Any]], marker: Mapping[str, Any]) -> list[s
 
 def _agreement(directory: Path, marker: Mapping[str, Any]) -> Section:
     """Whether the planner knew what the simulation would show."""
-    frame = _parquet(directory / "agreement.parquet", AGREEMENT_COLUMNS)
+    frame = read_table(directory / "agreement.parquet", AGREEMENT_COLUMNS)
     rows = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
     words = []
     for policy in dict.fromkeys(row["policy"] for row in rows):
@@ -129,145 +115,6 @@ def _extremes(what: str, least: str, most: str, values: Mapping[str, float], sho
 
 def _violated(summary: Mapping[str, Any]) -> float | None:
     return None if summary["goodput_share"] is None else 1.0 - summary["goodput_share"]
-
-
-def _table(summaries: list[dict[str, Any]]) -> Table:
-    rows = []
-    for s in summaries:
-        violated = _violated(s)
-        rows.append(
-            [
-                str(s["policy"]),
-                f"{s['cost_usd']:,.2f}",
-                f"{s['gpu_hours']:,.1f}",
-                f"{s['served']:,} of {s['arrived']:,}",
-                "-" if violated is None else f"{100 * violated:.2f}",
-                *(
-                    ", ".join("-" if s[key][q] is None else f"{s[key][q] * scale:,.2f}" for q in ("p50", "p95"))
-                    for key, scale in (("ttft_s", 1), ("tpot_s", 1000), ("e2e_s", 1))
-                ),
-            ]
-        )
-    times = [f"{name} p50, p95 [{unit}]" for name, unit in (("TTFT", "s"), ("TPOT", "ms"), ("E2E", "s"))]
-    columns = ("policy", "cost [USD]", "GPU h", "served", "violated [%]", *times)
-    return Table(
-        title="All policies",
-        columns=columns,
-        rows=rows,
-        note="violated: not served, or served beyond a limit of its type",
-    )
-
-
-def _over_time(intervals: pd.DataFrame, interval_s: float, end_s: float) -> list[Chart]:
-    lines = []
-    for policy, own in intervals.groupby("policy", sort=False):
-        sums = own.groupby("interval_start_s")[["arrived", "served", "slo_violations"]].sum()
-        arrived = sums["arrived"].to_numpy(dtype=float)
-        broken = (sums["slo_violations"] + sums["arrived"] - sums["served"]).to_numpy(dtype=float)
-        y = [100 * b / a if a else None for a, b in zip(arrived, broken, strict=True)]
-        starts = sums.index.to_numpy(dtype=float)
-        x = np.append(starts, min(starts[-1] + interval_s, end_s)) / SECONDS_PER_H  # the last one has a width too
-        lines.append(Line(name=str(policy), x=x.tolist(), y=[*y, y[-1]], steps=True, markers=False))
-    return [
-        LineChart(
-            key="violations-over-time",
-            title="Violations over time",
-            x_label="time [h]",
-            y_label="violated [% of arrivals of the interval]",
-            lines=lines,
-            from_zero=True,
-        )
-    ]
-
-
-def _gpus(rentals: pd.DataFrame) -> list[Chart]:
-    end_s = float(rentals["end_s"].max()) if len(rentals) else 0.0
-    totals, charts = [], []
-    spent = []
-    for number, (policy, own) in enumerate(rentals.groupby("policy", sort=False)):
-        times = np.unique(np.concatenate([own["rent_s"], own["end_s"]]))
-        if len(times) > MOST_POINTS:
-            times = np.linspace(times[0], times[-1], MOST_POINTS)
-
-        def rented(part: pd.DataFrame, at: Any = times) -> list[float | None]:
-            begin, stop = part["rent_s"].to_numpy()[:, None], part["end_s"].to_numpy()[:, None]
-            return list(((begin <= at) & (at < stop)).T.astype(float) @ part["gpus"].to_numpy(dtype=float))
-
-        x = (times / SECONDS_PER_H).tolist()
-        totals.append(Line(name=str(policy), x=x, y=rented(own), steps=True, markers=False))
-        areas = {str(tier): rented(part) for tier, part in own.groupby("tier", sort=False)}
-        charts.append(
-            AreaChart(
-                key=f"gpus-{number}",  # names of policies may differ in nothing that a file name can hold
-                title=f"GPUs of {policy} by tier",
-                x_label="time [h]",
-                y_label="GPUs rented",
-                x=x,
-                areas=areas,
-            )
-        )
-        grid = np.linspace(min(0.0, float(times[0])), end_s, 200)
-        seconds = np.clip(grid[None, :], own["rent_s"].to_numpy()[:, None], own["end_s"].to_numpy()[:, None])
-        price = own["price_usd_per_h"].to_numpy()[:, None]
-        usd = (price * (seconds - own["rent_s"].to_numpy()[:, None])).sum(axis=0) / SECONDS_PER_H
-        spent.append(Line(name=str(policy), x=(grid / SECONDS_PER_H).tolist(), y=usd.tolist(), markers=False))
-    return [
-        LineChart(
-            key="gpus-over-time", title="GPUs rented", x_label="time [h]", y_label="GPUs", lines=totals, from_zero=True
-        ),
-        LineChart(
-            key="rent-over-time", title="Rent spent", x_label="time [h]", y_label="rent so far [USD]", lines=spent,
-            from_zero=True,
-        ),
-        *charts,
-    ]  # fmt: skip
-
-
-def _latency(path: Path, summaries: list[dict[str, Any]]) -> list[Chart]:
-    """Distribution functions; DuckDB counts the requests in bins, so that none is held in memory."""
-    if not path.exists():
-        raise InputError(f"{path}: is missing: the run directory is not whole")
-    charts: list[Chart] = []
-    with duckdb.connect() as base:
-        for measure, title, unit, scale in (
-            ("ttft_s", "Time to first token", "s", 1.0),
-            ("tpot_s", "Time per output token", "ms", 1000.0),
-            ("e2e_s", "End-to-end delay", "s", 1.0),
-        ):
-            lines = []
-            for summary in summaries:
-                found = _quantiles(base, path, measure, str(summary["policy"]))
-                if found:
-                    x, y = zip(*((value * scale, 100 * level) for value, level in found if value > 0), strict=True)
-                    lines.append(Line(name=str(summary["policy"]), x=list(x), y=list(y), markers=False))
-            charts.append(
-                LineChart(
-                    key=measure.removesuffix("_s"),
-                    title=title,
-                    x_label=f"{title.lower()} [{unit}]",
-                    y_label="served requests up to there [%]",
-                    lines=lines,
-                    log_x=True,
-                )
-            )
-    return charts
-
-
-def _quantiles(base: duckdb.DuckDBPyConnection, path: Path, measure: str, policy: str) -> list[tuple[float, float]]:
-    query = (
-        f"select max({measure}), count(*) from read_parquet(?) where policy = ? and {measure} > 0 "
-        f"group by floor({BINS} * log10({measure})) order by 1"
-    )
-    try:
-        rows = base.execute(query, [str(path), policy]).fetchall()
-    except duckdb.Error as error:
-        raise InputError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
-    if not rows:
-        return []
-    values, counts = zip(*rows, strict=True)
-    up_to = np.cumsum(counts)
-    found = np.searchsorted(up_to, np.ceil(np.multiply(LEVELS, up_to[-1])))
-    return [(float(values[place]), level) for place, level in zip(found, LEVELS, strict=True)]
 
 
 def _plans(directory: Path, marker: Mapping[str, Any], summaries: list[dict[str, Any]]) -> list[Chart]:
@@ -319,10 +166,10 @@ def plan_chart(plan: Plan, rates: Mapping[str, float], *, key: str, kept: str) -
     )
     return FlowChart(
         key=key,
-        title=f"{plan.policy}: the fleet in force longest ({kept} intervals)",
+        title=f"{plan.policy}: the fleet that stayed longest ({kept} intervals)",
         columns=columns,
         flows=flows,
-        note="demand as the scenario expects it",
+        note="Widths are shares of the demand that the scenario expects.",
     )
 
 

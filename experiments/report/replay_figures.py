@@ -1,199 +1,238 @@
-"""Figures of a replay, with matplotlib. Each function draws one file."""
+"""The charts of a replay, declared once from the tables of its run directory; figures and page both draw them."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import matplotlib.patches
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+import numpy.typing as npt
+import pandas as pd
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from experiments.measures.load import replicas_ready
-from experiments.measures.summary import COST_PARTS, cost_by_interval, gpus_by_tier, interval_edges, interval_table
-from experiments.replay.run import ReplayRun
-from experiments.scenario.scenario import Scenario
-from experiments.show.style import CLOCK_UNITS, LINE_STYLES, METADATA, POLICY_COLOURS, STYLE, TIER_COLOURS
+from experiments.measures.cost import COST_PARTS, gpus_by_tier
+from experiments.measures.quantiles import Quantiles
+from experiments.show.parts import AreaChart, BarChart, Chart, Line, LineChart, Panels, merged
+from experiments.show.units import clock
+from simulator.errors import InputError
 
-
-def _save(path: Path, draw: Callable[[], Figure]) -> None:
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = draw()
-        figure.savefig(path, metadata=METADATA)
-
-
-def _line(index: int) -> dict[str, Any]:
-    return {
-        "color": POLICY_COLOURS[index % len(POLICY_COLOURS)],
-        "linestyle": LINE_STYLES[index % len(LINE_STYLES)],
-        "linewidth": 1.8,
-    }
-
-
-def draw_replay(scenario: Scenario, runs: Sequence[ReplayRun], folder: Path) -> list[Path]:
-    """Draw every figure of a replay into `folder`; return the files."""
-    figures: dict[str, Callable[[Scenario, Sequence[ReplayRun]], Figure]] = {
-        "cost_over_time.png": _cost_over_time,
-        "cost_parts.png": _cost_parts,
-        "gpus_over_time.png": _gpus_over_time,
-        "latency_cdf.png": _latency_cdf,
-        "violations_over_time.png": _violations_over_time,
-        "demand_and_capacity.png": _demand_and_capacity,
-    }
-    paths = []
-    for name, draw in figures.items():
-        path = folder / name
-        _save(path, partial(draw, scenario, runs))
-        paths.append(path)
-    return paths
+COLUMNS = {
+    "intervals": ["policy", "interval_start_s", "arrived", "served", "slo_violations"],
+    "costs": ["policy", "interval_start_s", "interval_end_s", *(f"{part}_usd" for part in COST_PARTS)],
+    "rentals": ["policy", "tier", "gpus", "rent_s", "end_s"],
+    "load": ["policy", "start_s", "end_s", "replicas_needed", "replicas_ready"],
+}
+LATENCIES = (  # column, name, unit that is shown, how many of it make a second
+    ("ttft_s", "Time to first token", "s", 1.0),
+    ("tpot_s", "Time per output token", "ms", 1000.0),
+    ("e2e_s", "End-to-end delay", "s", 1.0),
+)
+MOST_POINTS = 400  # of a curve
+ROOM = 1.05  # above the highest point
 
 
-def _clock(runs: Sequence[ReplayRun]) -> tuple[float, str]:
-    """Seconds of the unit that suits the length of the runs, and its name."""
-    horizon_s = max(run.result.horizon_s for run in runs)
-    return next(((size, unit) for size, unit in CLOCK_UNITS if horizon_s > 5 * size), CLOCK_UNITS[-1])
+class ReplayCharts:
+    """The charts of a run directory, by what they are about.
 
+    Raises
+    ------
+    InputError
+        If tables of the directory are missing or damaged.
+    """
 
-def _single(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.set(title=title, xlabel=x_label, ylabel=y_label)
-    return figure, axes
+    def __init__(self, directory: Path) -> None:
+        tables = {name: read_table(directory / f"{name}.parquet", columns) for name, columns in COLUMNS.items()}
+        self._intervals, self._costs, self._rentals, self._load = tables.values()
+        self._requests = directory / "requests.parquet"
+        self.policies = list(dict.fromkeys(self._costs["policy"]))
+        self._horizon_s = float(self._load["end_s"].max()) if len(self._load) else 0.0
+        self._unit_s, unit = clock(self._horizon_s)
+        self._time = f"time [{unit}]"
 
+    def _own(self, table: pd.DataFrame, policy: str) -> pd.DataFrame:
+        return table[table["policy"] == policy]
 
-def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
-    """One panel per policy, side by side, on shared axes."""
-    columns = min(count, 3)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(max(4.2 * columns, 8.0), 3.6 * rows + 0.4), layout="constrained")
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for extra in axes.flat[count:]:
-        extra.set_visible(False)
-    figure.suptitle(title)
-    return figure, list(axes.flat[:count])
+    def _curve(self, policy: str, times_s: npt.ArrayLike, y: Sequence[float | None], **more: Any) -> Line:
+        """A value for each time, or for each stretch between two."""
+        values = [*y, *y[-1:]] if more.get("steps") else list(y)
+        x = (np.asarray(times_s) / self._unit_s).tolist() if values else []
+        return Line(name=policy, x=x, y=values, markers=False, **more)
 
-
-def _cost_over_time(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
-    unit_s, unit = _clock(runs)
-    figure, axes = _single("Money spent", f"time [{unit}]", "cost since the start [USD]")
-    for index, run in enumerate(runs):
-        edges = interval_edges(run.result, run.tally.starts_s)
-        cost = sum(cost_by_interval(scenario, run.result, run.tally).values())
-        axes.plot(edges / unit_s, np.concatenate([[0.0], np.cumsum(cost)]), label=run.policy, **_line(index))
-    axes.set_ylim(bottom=0)
-    axes.set_xlim(left=0)
-    axes.legend(title="policy")
-    return figure
-
-
-def _cost_parts(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
-    figure, axes = _single("Cost by its parts", "cost [USD]", "")
-    names = [run.policy for run in runs]
-    left = np.zeros(len(runs))
-    costs = [cost_by_interval(scenario, run.result, run.tally) for run in runs]
-    for part, colour in zip(COST_PARTS, TIER_COLOURS, strict=False):
-        widths = np.array([cost[part].sum() for cost in costs])
-        axes.barh(names, widths, left=left, color=colour, label=part.replace("_", " "), height=0.6)
-        left += widths
-    for row, total in enumerate(left):
-        axes.text(total, row, f" {total:.2f}", va="center")
-    axes.invert_yaxis()
-    axes.set_xlim(0, max(left.max() * 1.12, 1e-9))
-    axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower center", ncols=len(COST_PARTS))
-    return figure
-
-
-def _gpus_over_time(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
-    del scenario
-    unit_s, unit = _clock(runs)
-    figure, panels = _grid(len(runs), "GPUs rented, by tier")
-    end_s = max(run.result.horizon_s for run in runs)
-    times_s = np.unique(
-        np.concatenate([[0.0, end_s], *([r.rent_s, r.end_s] for run in runs for r in run.result.rentals)]).clip(
-            0, end_s
+    def _over_time(self, key: str, title: str, y_label: str, lines: Sequence[Line], **more: Any) -> LineChart:
+        end = max((line.x[-1] for line in lines if line.x), default=0.0)
+        return LineChart(
+            key=key,
+            title=title,
+            x_label=self._time,
+            y_label=y_label,
+            lines=merged(lines),
+            from_zero=True,
+            x_range=(0.0, end or 1.0),
+            **more,
         )
-    )
-    counts = [gpus_by_tier(run.result, times_s) for run in runs]
-    tiers = sorted({tier for count in counts for tier in count})
-    colour = {tier: TIER_COLOURS[k % len(TIER_COLOURS)] for k, tier in enumerate(tiers)}
-    for axes, run, count in zip(panels, runs, counts, strict=True):
-        used = [tier for tier in tiers if tier in count]
-        if used:
-            axes.stackplot(times_s / unit_s, [count[t] for t in used], colors=[colour[t] for t in used], step="post")
-        axes.set(title=run.policy, xlabel=f"time [{unit}]")
-        axes.set_xlim(0, end_s / unit_s)
-    panels[0].set_ylabel("GPUs rented")
-    handles = [matplotlib.patches.Patch(color=colour[tier], label=tier) for tier in tiers]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, max(1, len(handles))))
-    return figure
+
+    def money(self) -> list[Chart]:
+        """What was spent, over time and for what."""
+        lines, totals = [], {}
+        for policy in self.policies:
+            own = self._own(self._costs, policy)
+            parts = own[[f"{part}_usd" for part in COST_PARTS]].to_numpy(dtype=float)
+            spent = [0.0, *np.cumsum(parts.sum(axis=1)).tolist()]
+            lines.append(self._curve(policy, [0.0, *own["interval_end_s"]], spent))
+            totals[policy] = parts.sum(axis=0).tolist()
+        by_part = dict(zip(COST_PARTS, zip(*totals.values(), strict=True), strict=True))
+        return [
+            self._over_time("cost_over_time", "Money spent since the start", "cost so far [USD]", lines),
+            BarChart(
+                key="cost_parts",
+                title="What the money was spent on",
+                y_label="cost [USD]",
+                categories=list(totals),
+                parts={part.replace("_", " "): list(values) for part, values in by_part.items()},
+            ),
+        ]
+
+    def service(self) -> list[Chart]:
+        """The requests whose limits were broken, over time."""
+        lines = []
+        for policy in self.policies:
+            own = self._own(self._intervals, policy)
+            sums = own.groupby("interval_start_s")[["arrived", "served", "slo_violations"]].sum()
+            broken = sums["arrived"] - sums["served"] + sums["slo_violations"]
+            share = [100 * b / a if a else None for b, a in zip(broken.tolist(), sums["arrived"].tolist(), strict=True)]
+            lines.append(self._curve(policy, [*sums.index, self._horizon_s], share, steps=True))
+        title = "Requests that were not served, or served beyond a limit of their type"
+        return [self._over_time("violations_over_time", title, "share of the interval's arrivals [%]", lines)]
+
+    def fleet(self) -> list[Chart]:
+        """What was rented, and whether it was enough."""
+        rented = {policy: self._rented(self._own(self._rentals, policy)) for policy in self.policies}
+        most_gpus = max(
+            (np.sum([*counts.values()], axis=0).max() for _, counts in rented.values() if counts), default=1.0
+        )
+        most_replicas = max(self._load["replicas_needed"].max(), self._load["replicas_ready"].max(), 1.0)
+        x_range = 0.0, (self._horizon_s or 1.0) / self._unit_s
+        gpus, load = [], []
+        for number, policy in enumerate(self.policies):  # names of policies may differ in nothing that a key can hold
+            times_s, counts = rented[policy]
+            gpus.append(
+                AreaChart(
+                    key=f"gpus_{number}",
+                    title=policy,
+                    x_label=self._time,
+                    y_label="GPUs rented",
+                    x=(times_s / self._unit_s).tolist(),
+                    areas={tier: values.tolist() for tier, values in counts.items()},
+                    x_range=x_range,
+                    y_range=(0.0, ROOM * most_gpus),
+                )
+            )
+            own = self._own(self._load, policy)
+            edges_s = [*own["start_s"], *own["end_s"].tail(1)]
+            load.append(
+                LineChart(
+                    key=f"load_{number}",
+                    title=policy,
+                    x_label=self._time,
+                    y_label="replicas",
+                    lines=[
+                        self._curve("needed by the demand", edges_s, own["replicas_needed"].tolist(), steps=True),
+                        self._curve("ready", edges_s, own["replicas_ready"].tolist(), steps=True),
+                    ],
+                    x_range=x_range,
+                    y_range=(0.0, ROOM * most_replicas),
+                )
+            )
+        return [
+            Panels(key="gpus_over_time", title="GPUs rented, by tier", charts=gpus),
+            Panels(
+                key="demand_and_capacity",
+                title="Demand against capacity",
+                charts=load,
+                note="Needed: the replicas that the requests arriving then keep busy at the load at which their limits "
+                "on the time per token are just met.",
+            ),
+        ]
+
+    def _rented(self, rentals: pd.DataFrame) -> tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[np.float64]]]:
+        """Times at which the fleet changed within the horizon, and the GPUs from each on, by tier."""
+        changes = rentals[["rent_s", "end_s"]].to_numpy(dtype=float).ravel()
+        times_s = np.unique([0.0, self._horizon_s, *changes.clip(0.0, self._horizon_s)])
+        if len(times_s) > MOST_POINTS:
+            times_s = np.linspace(0.0, self._horizon_s, MOST_POINTS)
+        stays = rentals[["tier", "gpus", "rent_s", "end_s"]].itertuples(index=False, name=None)
+        return times_s, gpus_by_tier(stays, times_s)
+
+    def latency(self) -> list[Chart]:
+        """The distributions of the times of the requests."""
+        times = self._times()
+        charts = []
+        for column, name, unit, scale in LATENCIES:
+            lines = []
+            for policy in self.policies:
+                values, shares = times[policy, column].curve(MOST_POINTS)
+                shown = values > 0  # nothing else has a place on a logarithmic axis
+                if shown.any():
+                    x, y = (scale * values[shown]).tolist(), (100 * shares[shown]).tolist()
+                    lines.append(Line(name=policy, x=x, y=y, markers=False))
+            charts.append(
+                LineChart(
+                    key=column.removesuffix("_s"),
+                    title=name,
+                    x_label=f"{name.lower()} [{unit}]",
+                    y_label="requests within that time [%]",
+                    lines=merged(lines),
+                    log_x=True,
+                    y_range=(0.0, 101.0),
+                )
+            )
+        return [Panels(key="latency_cdf", title="How long requests took", charts=charts)]
+
+    def _times(self) -> dict[tuple[str, str], Quantiles]:
+        """Every time of every request, taken in row group by row group: memory does not grow with the trace."""
+        columns = [column for column, *_ in LATENCIES]
+        found = {(policy, column): Quantiles() for policy in self.policies for column in columns}
+        try:
+            with pq.ParquetFile(self._requests) as file:
+                missing = {"policy", *columns} - set(file.schema_arrow.names)
+                if missing:
+                    raise ValueError(f"it has no column {', '.join(sorted(missing))}")
+                for batch in file.iter_batches(columns=["policy", *columns]):
+                    frame = batch.to_pandas()
+                    for policy, own in frame.groupby("policy", sort=False):
+                        for column in columns:
+                            if (str(policy), column) in found:
+                                found[str(policy), column].add(own[column].to_numpy(dtype=np.float64))
+        except (OSError, ValueError) as error:
+            raise _unreadable(self._requests, error) from None
+        return found
+
+    def figures(self) -> list[Chart]:
+        """All of them, in the order of the report."""
+        return [*self.money(), *self.service(), *self.fleet(), *self.latency()]
 
 
-def _latency_cdf(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
-    del scenario
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
-    columns = (
-        ("time to first token [s]", "ttft_s"),
-        ("time per output token [s]", "tpot_s"),
-        ("end to end [s]", "e2e_s"),
-    )
-    for axes, (label, column) in zip(panels, columns, strict=True):
-        for index, run in enumerate(runs):
-            values, share = getattr(run.tally, column).curve()
-            axes.step(values, share, where="post", label=run.policy, **_line(index))
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        if np.ptp(np.log10(axes.get_xlim())) < 2:  # too few powers of ten to read a value from
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.set_xlabel(label)
-        axes.set_ylim(0, 1.01)
-    panels[0].set_ylabel("share of served requests")
-    panels[-1].legend(title="policy", loc="lower right")
-    figure.suptitle("Latency of served requests")
-    return figure
+def draw_replay(directory: Path) -> list[Path]:
+    """Draw the charts of a run directory into it as PNG; return the files."""
+    from experiments.show.figures import draw  # here: Matplotlib takes longer to load than most commands
+
+    return draw(ReplayCharts(directory).figures(), directory, suffixes=(".png",))
 
 
-def _violations_over_time(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
-    unit_s, unit = _clock(runs)
-    title = "Requests out of their SLO or not served"
-    figure, axes = _single(title, f"time of arrival [{unit}]", "share of arrivals [%]")
-    for index, run in enumerate(runs):
-        table = interval_table(scenario, run.tally)
-        sums = table.groupby("interval_start_s")[["arrived", "served", "slo_violations"]].sum()
-        with np.errstate(invalid="ignore"):
-            share = 100 * (sums["arrived"] - sums["served"] + sums["slo_violations"]) / sums["arrived"]
-        edges = interval_edges(run.result, run.tally.starts_s)
-        values = np.append(share.to_numpy(), share.to_numpy()[-1])
-        axes.step(edges / unit_s, values, where="post", label=run.policy, **_line(index))
-    axes.set_ylim(bottom=0)
-    axes.set_xlim(left=0)
-    axes.legend(title="policy")
-    return figure
+def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
+    """Columns of a table of a run directory.
+
+    Raises
+    ------
+    InputError
+        If it is missing, damaged or lacks one of them.
+    """
+    try:
+        return pd.read_parquet(path, columns=columns)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
 
 
-def _demand_and_capacity(scenario: Scenario, runs: Sequence[ReplayRun]) -> Figure:
-    del scenario
-    unit_s, unit = _clock(runs)
-    figure, panels = _grid(len(runs), "Demand against capacity: replicas needed at their limit, and replicas ready")
-    for axes, run in zip(panels, runs, strict=True):
-        edges = np.append(run.tally.load_starts_s, run.result.horizon_s)
-        needed = run.tally.work_s / np.diff(edges)
-        ready = replicas_ready(run.result, edges)
-        for values, colour, width, label in (
-            (needed, "#D55E00", 1.2, "needed by the demand"),
-            (ready, "#0072B2", 2.0, "ready"),
-        ):
-            ends = np.append(values, values[-1])
-            axes.step(edges / unit_s, ends, where="post", color=colour, linewidth=width, label=label)
-        axes.set(title=run.policy, xlabel=f"time [{unit}]")
-        axes.set_xlim(0, edges[-1] / unit_s)
-    panels[0].set_ylim(bottom=0)  # of all panels, once all is drawn: it ends the scaling
-    panels[0].set_ylabel("replicas")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
-    return figure
+def _unreadable(path: Path, error: Exception) -> InputError:
+    if not path.exists():
+        return InputError(f"{path}: is missing: the run directory is not whole")
+    return InputError(f"{path}: cannot be read: {str(error).partition(chr(10))[0]}")

@@ -5,15 +5,32 @@ Colours of text, grid and paper are the page's (CSS), so that one drawing serves
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import plotly.io
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
+from plotly.subplots import make_subplots
 
-from experiments.show.colours import PARTS, group_colours, part_colours
-from experiments.show.parts import AreaChart, BarChart, Chart, Document, FlowChart, Line, LineChart, Section, Table
+from experiments.show.colours import PARTS, REFERENCE, group_colours, part_colours
+from experiments.show.parts import (
+    AreaChart,
+    BarChart,
+    Chart,
+    Document,
+    FlowChart,
+    Line,
+    LineChart,
+    Panels,
+    Range,
+    bar_totals,
+)
+from experiments.show.units import log_ticks
 
 CONFIG = {
     "responsive": True,
@@ -23,139 +40,147 @@ CONFIG = {
 }
 CLEAR = "rgba(0,0,0,0)"
 MARKED = 60  # curves of more points show no markers
-NODE = "#8C8C8C"
+MARGIN = {"l": 8, "r": 8, "t": 28, "b": 8}
 FLOW_MARGIN = {"l": 8, "r": 8, "t": 56, "b": 12}
 FLOW_PAD = 14  # between nodes of a column, in pixels
-FLOW_WIDTH = "44rem"  # what the names of two columns need side by side; a narrower screen scrolls
+FLOW_REM = 44  # what the names of two columns need side by side; a narrower screen scrolls
+PANEL_REM = 17
+HEIGHT, PANEL_HEIGHT, LEGEND_ROW = 420, 300, 12  # pixels
 
 
 def document_html(document: Document) -> str:
     """The page; the same document, the same bytes."""
     groups, parts = group_colours(document.charts), part_colours(document.charts)
-    contents = "".join(
-        f'<li><a href="#section-{number}">{_text(section.title)}</a></li>'
-        for number, section in enumerate(document.sections)
+
+    def drawn(chart: Chart) -> Markup:
+        figure = plotly_figure(chart, groups, parts)
+        name = f"chart-{chart.key}"
+        return Markup(plotly.io.to_html(figure, full_html=False, include_plotlyjs=False, div_id=name, config=CONFIG))
+
+    environment = Environment(
+        loader=PackageLoader("experiments.show", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    sections = "".join(
-        _section(section, f"section-{number}", groups, parts) for number, section in enumerate(document.sections)
-    )
-    specification = json.dumps(document.specification, indent=1, default=str)
     style = resources.files("experiments.show").joinpath("page.css").read_text("utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>{_text(document.title)}</title>\n<style>\n{style}</style>\n"
-        f"<script>{get_plotlyjs()}</script>\n</head>\n<body>\n<main>\n"
-        f"<h1>{_text(document.title)}</h1>\n"
-        + '<div class="summary">'
-        + "".join(f"<p>{_text(sentence)}</p>" for sentence in document.summary)
-        + f"</div>\n<nav><ul>{contents}</ul></nav>\n{sections}"
-        f"<section><h2>Specification and versions</h2><details><summary>What was run, and with what</summary>"
-        f"<pre>{_text(specification)}</pre></details></section>\n</main>\n</body>\n</html>\n"
+    return environment.get_template("page.html.j2").render(
+        document=document,
+        drawn=drawn,
+        width_of=_least_width,
+        style=Markup(style),
+        plotly=Markup(get_plotlyjs()),
+        specification=json.dumps(document.specification, indent=1, default=str),
     )
+
+
+def _least_width(chart: Chart) -> str:
+    """What a chart needs to be read; a narrower screen scrolls it by itself."""
+    if isinstance(chart, FlowChart):
+        return f"{FLOW_REM}rem"
+    if isinstance(chart, Panels):
+        return f"{PANEL_REM * min(len(chart.charts), chart.columns)}rem"
+    return "0"
 
 
 def _text(text: str) -> str:
     return html.escape(str(text))
 
 
-def _section(section: Section, name: str, groups: Mapping[str, str], parts: Mapping[str, str]) -> str:
-    pieces = [f'<section id="{name}">\n<h2>{_text(section.title)}</h2>\n']
-    pieces += [f"<p>{_text(sentence)}</p>\n" for sentence in section.text]
-    tables = "".join(map(_table, section.tables))
-    if section.detail and tables:
-        tables = f"<details><summary>Tables</summary>{tables}</details>\n"
-    pieces.append(tables)
-    pieces += [_chart(chart, groups, parts) for chart in section.charts]
-    return "".join(pieces) + "</section>\n"
-
-
-def _table(table: Table) -> str:
-    head = "".join(
-        f'<th class="{"word" if number < table.labels else "number"}">{_text(name)}</th>'
-        for number, name in enumerate(table.columns)
-    )
-    rows, before = [], ""
-    for row in table.rows:
-        first = ' class="first"' if table.labels > 1 and row[0] != before else ""
-        before = row[0]
-        cells = "".join(
-            f'<td class="{"word" if number < table.labels else "number"}">{_text(cell)}</td>'
-            for number, cell in enumerate(row)
-        )
-        rows.append(f"<tr{first}>{cells}</tr>")
-    note = f'<p class="note">{_text(table.note)}</p>' if table.note else ""
-    return (
-        f'<h3>{_text(table.title)}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>{note}\n"
-    )
-
-
-def _chart(chart: Chart, groups: Mapping[str, str], parts: Mapping[str, str]) -> str:
-    figure = plotly_figure(chart, groups, parts)
-    drawn = plotly.io.to_html(
-        figure, full_html=False, include_plotlyjs=False, div_id=f"chart-{chart.key}", config=CONFIG
-    )
-    note = f'<p class="note">{_text(chart.note)}</p>' if chart.note else ""
-    box = f'<div class="chart">{drawn}</div>'
-    if isinstance(chart, FlowChart):
-        box = f'<div class="scroll"><div class="chart" style="min-width: {FLOW_WIDTH}">{drawn}</div></div>'
-    return f"<figure><figcaption>{_text(chart.title)}</figcaption>{box}{note}</figure>\n"
-
-
 def plotly_figure(chart: Chart, groups: Mapping[str, str], parts: Mapping[str, str]) -> go.Figure:
     """The chart with its colours; the page gives text, grid and background theirs."""
-    figure = go.Figure(layout={"template": "none"})
-    if isinstance(chart, LineChart):
-        for line in chart.lines:
-            figure.add_traces(_line(line, groups[line.group or line.name]))
-        _axes(figure, chart.x_label, chart.y_label)
-        figure.update_xaxes(type="log" if chart.log_x else "linear")
-        figure.update_yaxes(**({"type": "log", "nticks": 5} if chart.log_y else {"type": "linear"}))
-        if chart.from_zero and not chart.log_y:
-            figure.update_yaxes(rangemode="tozero")
-        if chart.x_ticks:
-            figure.update_xaxes(tickvals=list(chart.x_ticks), ticktext=[_text(t) for t in chart.x_ticks.values()])
-    elif isinstance(chart, BarChart):
-        _bars(figure, chart, parts)
-        _axes(figure, "", chart.y_label)
-    elif isinstance(chart, AreaChart):
-        for name, values in chart.areas.items():
-            shape = {"color": parts[name], "width": 0.5, "shape": "hv"}
-            figure.add_trace(
-                go.Scatter(
-                    x=list(chart.x), y=list(values), name=_text(name), stackgroup="all", line=shape, mode="lines"
-                )
-            )
-        _axes(figure, chart.x_label, chart.y_label)
-    else:
+    singles = chart.charts if isinstance(chart, Panels) else [chart]
+    if isinstance(chart, FlowChart):
+        figure = go.Figure(layout={"template": "none"})
         figure.add_trace(_flows(chart))
         _headings(figure, chart)
-    rows = len({trace.name for trace in figure.data})
+        height, margin = _flow_height(chart), FLOW_MARGIN
+    else:
+        columns = max(1, min(len(singles), chart.columns)) if isinstance(chart, Panels) else 1
+        rows = max(1, -(-len(singles) // columns))
+        titles = [_text(single.title) for single in singles] if isinstance(chart, Panels) else None
+        height = PANEL_HEIGHT * rows + 120 if isinstance(chart, Panels) else HEIGHT
+        shared = "all" if isinstance(chart, Panels) and chart.share_y else False
+        figure = make_subplots(
+            rows, columns, subplot_titles=titles, shared_yaxes=shared, vertical_spacing=min(0.3, 110 / height)
+        )
+        figure.update_layout(template="none")
+        for number, single in enumerate(singles):
+            place = {"row": 1 + number // columns, "col": 1 + number % columns}
+            _draw(figure, single, groups, parts, place)
+        margin = MARGIN if titles is None else {**MARGIN, "t": 60}
+    names = _one_legend(figure) if isinstance(chart, Panels) else {trace.name for trace in figure.data}
     figure.update_layout(
         paper_bgcolor=CLEAR,
         plot_bgcolor=CLEAR,
         font={"family": "system-ui, sans-serif", "size": 11 if isinstance(chart, FlowChart) else 13},
-        margin=FLOW_MARGIN if isinstance(chart, FlowChart) else {"l": 8, "r": 8, "t": 28, "b": 8},
-        height=420 + 12 * rows if not isinstance(chart, FlowChart) else _flow_height(chart),
-        legend={"orientation": "h", "yanchor": "top", "y": -0.22, "x": 0},
+        margin=margin,
+        height=height if isinstance(chart, FlowChart) else height + LEGEND_ROW * len(names),
+        legend={"orientation": "h", "yanchor": "top", "y": -85 / height, "x": 0},
         hovermode="closest",
-        modebar={"bgcolor": CLEAR, "color": NODE, "activecolor": "#0072B2"},
+        modebar={"bgcolor": CLEAR, "color": REFERENCE, "activecolor": "#0072B2"},
         dragmode="zoom",
     )
     return figure
 
 
-def _axes(figure: go.Figure, x_label: str, y_label: str) -> None:
-    figure.update_xaxes(title=_text(x_label), automargin=True, zeroline=False, ticks="outside", showline=True)
-    figure.update_yaxes(title=_text(y_label), automargin=True, zeroline=False)
+def _one_legend(figure: go.Figure) -> set[str]:
+    """Each name stands in the legend once, and toggles its curves in all panels."""
+    seen: set[str] = set()
+    for trace in figure.data:
+        trace.legendgroup = trace.legendgroup or trace.name
+        trace.showlegend = trace.showlegend is not False and trace.name not in seen
+        seen.add(trace.name)
+    return seen
+
+
+def _draw(
+    figure: go.Figure, chart: Chart, groups: Mapping[str, str], parts: Mapping[str, str], place: dict[str, int]
+) -> None:
+    """One chart in its place of the figure."""
+    if isinstance(chart, LineChart):
+        for line in chart.lines:
+            colour = REFERENCE if line.reference else groups[line.group or line.name]
+            for trace in _line(line, colour):
+                figure.add_trace(trace, **place)
+        _axes(figure, chart.x_label, chart.y_label, place)
+        figure.update_xaxes(**_scale(chart.log_x, chart.x_range, chart.xs), **place)
+        figure.update_yaxes(**_scale(chart.log_y, chart.y_range, chart.ys), **place)
+        if chart.from_zero and chart.y_range is None:
+            figure.update_yaxes(rangemode="tozero", **place)
+        if chart.x_ticks:
+            names = [_text(name) for name in chart.x_ticks.values()]
+            figure.update_xaxes(tickvals=list(chart.x_ticks), ticktext=names, **place)
+    elif isinstance(chart, BarChart):
+        _bars(figure, chart, parts)
+        _axes(figure, "", chart.y_label, place)
+    elif isinstance(chart, AreaChart):
+        for name, values in chart.areas.items():
+            shape = {"color": parts[name], "width": 0.5, "shape": "hv"}
+            stack = {"stackgroup": f"stack-{place}", "fillcolor": parts[name], "line": shape, "mode": "lines"}
+            figure.add_trace(go.Scatter(x=list(chart.x), y=list(values), name=_text(name), **stack), **place)
+        _axes(figure, chart.x_label, chart.y_label, place)
+        figure.update_xaxes(**_scale(False, chart.x_range), **place)
+        figure.update_yaxes(**_scale(False, chart.y_range), **place)
+
+
+def _scale(log: bool, limits: Range | None, values: Sequence[float] = ()) -> dict[str, Any]:
+    """An axis with its limits, which Plotly wants as powers of ten on a logarithmic one."""
+    axis: dict[str, Any] = {"type": "log" if log else "linear"}
+    if limits is not None:
+        axis["range"] = np.log10(limits).tolist() if log else list(limits)
+    if log:
+        axis |= {"tickvals": log_ticks(values)} if log_ticks(values) else {"dtick": 1}
+    return axis
+
+
+def _axes(figure: go.Figure, x_label: str, y_label: str, place: Mapping[str, int]) -> None:
+    line = {"automargin": True, "zeroline": False}
+    figure.update_xaxes(title=_text(x_label), ticks="outside", showline=True, **line, **place)
+    first_of_row = place["col"] == 1
+    figure.update_yaxes(title=_text(y_label) if first_of_row else None, **line, **place)
 
 
 def _line(line: Line, colour: str) -> list[go.Scatter]:
     x, group = list(line.x), _text(line.group or line.name)
-    style = {"color": colour, "width": 2, "dash": "dash" if line.dashed else "solid"}
+    style = {"color": colour, "width": 2, "dash": "dash" if line.dashed or line.reference else "solid"}
     style |= {"shape": "hv"} if line.steps else {}
     traces = []
     if line.low is not None and line.high is not None:
@@ -183,11 +208,17 @@ def _bars(figure: go.Figure, chart: BarChart, parts: Mapping[str, str]) -> None:
         if len(chart.parts) == 1 and chart.low is not None and chart.high is not None:
             above = [None if h is None or v is None else h - v for h, v in zip(chart.high, values, strict=True)]
             below = [None if h is None or v is None else v - h for h, v in zip(chart.low, values, strict=True)]
-            error = {"type": "data", "array": above, "arrayminus": below, "color": NODE}
+            error = {"type": "data", "array": above, "arrayminus": below, "color": REFERENCE}
         figure.add_trace(
             go.Bar(x=categories, y=list(values), name=_text(name), marker_color=parts[name], error_y=error)
         )
+    for name, total, text in zip(categories, _tops(chart), bar_totals(chart), strict=False):
+        figure.add_annotation(x=name, y=total, text=text, showarrow=False, yshift=10)
     figure.update_layout(barmode="relative", showlegend=len(chart.parts) > 1)
+
+
+def _tops(chart: BarChart) -> list[float]:
+    return [sum(value or 0.0 for value in values) for values in zip(*chart.parts.values(), strict=True)]
 
 
 def _flows(chart: FlowChart) -> go.Sankey:
@@ -200,7 +231,7 @@ def _flows(chart: FlowChart) -> go.Sankey:
     colour = {name: PARTS[number % len(PARTS)] for number, name in enumerate(sources)}
     return go.Sankey(
         arrangement="snap",
-        node={"label": [_text(n) for n in names], "x": x, "y": y, "pad": FLOW_PAD, "thickness": 12, "color": NODE},
+        node={"label": [_text(n) for n in names], "x": x, "y": y, "pad": FLOW_PAD, "thickness": 12, "color": REFERENCE},
         link={
             "source": [place[flow.source] for flow in chart.flows],
             "target": [place[flow.target] for flow in chart.flows],

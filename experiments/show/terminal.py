@@ -1,16 +1,23 @@
 """Tables on a terminal."""
 
 from rich import box
+from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from experiments.show.parts import Table
 
+ALARM = "red"
+
 
 def rich_table(table: Table) -> RichTable:
     """The table with its words on the left and its numbers on the right; a word that repeats downwards shows once."""
     made = RichTable(
-        title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False
+        title=Text(table.title) if table.title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
     )
     for number, name in enumerate(table.columns):
         made.add_column(Text(name), justify="left" if number < table.labels else "right", overflow="fold")
@@ -20,7 +27,15 @@ def rich_table(table: Table) -> RichTable:
         cells = list(row)
         if table.labels > 1 and before and before[0] == row[0]:
             cells[0] = ""
-        ends = table.labels > 1 and bool(after) and after[0] != row[0]
-        made.add_row(*(Text(cell) for cell in cells), end_section=ends)
+        ends = number in table.breaks or (table.labels > 1 and bool(after) and after[0] != row[0])
+        styles = [ALARM if (number, column) in table.alarms else "" for column in range(len(cells))]
+        made.add_row(*map(Text, cells, styles), end_section=ends)
         before = list(row)
     return made
+
+
+def print_table(out: Console, table: Table) -> None:
+    """Print the table and its note."""
+    out.print(rich_table(table))
+    if table.note:
+        out.print(table.note, markup=False, highlight=False)

@@ -65,7 +65,7 @@ def view(frame: pd.DataFrame, timing: pd.DataFrame, marker: Mapping[str, Any]) -
                     columns=("policy", "cost [USD]", "change", "unmet [%]", "plans accepted"),
                     rows=rows,
                     note="M1 keeps to configurations that meet the limits, M2 ranks by cost per effective coverage, M3 "
-                    "raises TP before a deployment is opened; accepted by the independent checker",
+                    "raises TP before a deployment is opened. Plans are accepted by the independent checker.",
                 )
             ],
             charts=[

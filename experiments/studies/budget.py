@@ -8,7 +8,7 @@ import pandas as pd
 import typer
 
 from experiments.options import Numbers, ProblemOption, ScenarioOption, factors, numbers
-from experiments.show.parts import Line, LineChart, Section, Table
+from experiments.show.parts import Line, LineChart, Section, Table, merged
 from experiments.studies.shared.conduct import Asked, Design, ground_option, study
 from experiments.studies.shared.view import (
     Claim,
@@ -16,7 +16,6 @@ from experiments.studies.shared.view import (
     claims_table,
     curve,
     mean_of,
-    merged,
     policies_of,
     rows_where,
     values_of,
@@ -174,7 +173,7 @@ def view(frame: pd.DataFrame, timing: pd.DataFrame, marker: Mapping[str, Any]) -
                     ),
                     rows=critical,
                     labels=2,
-                    note="in % of the problem's budget, found by bisection to half a percent",
+                    note="In % of the problem's budget, found by bisection to half a percent.",
                 )
             ],
             charts=charts,

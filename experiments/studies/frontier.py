@@ -13,7 +13,7 @@ import typer
 
 from experiments.options import Duration, Numbers, ScenarioOption, duration, factors, numbers
 from experiments.scenario.scenario import load_scenario
-from experiments.show.parts import Line, LineChart, Section, Table
+from experiments.show.parts import Line, LineChart, Section, Table, merged
 from experiments.studies.shared.cheapest import VERIFIED, cheapest, named
 from experiments.studies.shared.conduct import Asked, Design, study
 from experiments.studies.shared.replays import SERVICE, arrivals, changed, service
@@ -22,7 +22,6 @@ from experiments.studies.shared.view import (
     curve,
     estimate,
     mean_of,
-    merged,
     options_of,
     policies_of,
     rows_where,
@@ -210,6 +209,11 @@ def _cap(cap: float) -> str:
     return f"cap {cap:g}"
 
 
+def _utilisation(setting: str) -> str:
+    """A setting as tables and charts show it."""
+    return setting.removeprefix("cap ")
+
+
 # -- what is shown ----------------------------------------------------------------------------------------------------
 
 
@@ -264,7 +268,7 @@ def _analytic_section(routed: pd.DataFrame, fixed: pd.DataFrame) -> Section:
                 columns=("policy", "factor", "cost [USD]", "unmet [%]", "own routing: violated [%]"),
                 rows=rows,
                 labels=2,
-                note="own routing: share of queries whose mean limits or memory do not hold if nothing is re-routed",
+                note="Own routing: queries whose mean limits or memory do not hold if nothing is re-routed.",
             )
         ],
         charts=charts,
@@ -287,7 +291,13 @@ def _static_section(kept: pd.DataFrame, options: Mapping[str, Any]) -> Section:
     settings = [setting for setting in dict.fromkeys(kept["setting"]) if setting != VERIFIED]
     at = _cap(float(options["cap"])) if _cap(float(options["cap"])) in settings else next(iter(settings), VERIFIED)
     beside = kept[kept["setting"].isin((at, VERIFIED))]
-    charts += _over_factors(beside, policies_of(beside), "static", f"kept, {at} or verified", "violated [%]")
+    charts += _over_factors(
+        beside,
+        policies_of(beside),
+        "static",
+        f"kept, target utilisation {_utilisation(at)} or verified",
+        "violated [%]",
+    )
     return Section(
         title="Static: one plan for the mean demand, kept and simulated", text=text, tables=tables, charts=charts
     )
@@ -318,16 +328,17 @@ def _by_setting(
             own = [rows_where(mine, setting=setting) for setting in settings]
             for setting, part in zip(settings, own, strict=True):
                 more = [cell(part, "slos_broken", 1), cell(part, "gpus", 1)] if counted else []
-                rows.append([policy, setting, *service(part), *more])
-            lines.append(_line(own, policy, settings))
+                rows.append([policy, _utilisation(setting), *service(part), *more])
+            lines.append(_line(own, policy, [_utilisation(setting) for setting in settings]))
         where = "At nominal" if factor == 1 else f"In a world {factor:g} times worse"
         tables.append(
             Table(
                 title=f"{where}, {words}",
-                columns=("policy", "headroom", *SERVICE, *(KEPT if counted else ())),
+                columns=("policy", "target utilisation", *SERVICE, *(KEPT if counted else ())),
                 rows=rows,
                 labels=2,
-                note="cap: limit on the planned load of a replica; the smaller, the more headroom",
+                note="Target utilisation: the limit on the planned load of a replica; the smaller it is, the more "
+                "headroom the fleet has.",
             )
         )
         charts.append(

@@ -20,7 +20,7 @@ from simulator.errors import InputError
 from traces.synthetic.profile import load_profile
 
 POISSON = "Poisson"
-GUESSES = {"cap_staffing": "guess A: square-root staffing", "cap_sequence": "guess C: the real sequence"}
+GUESSES = {"cap_staffing": "square-root staffing", "cap_sequence": "the sequence of the arrivals"}
 
 
 @study(policies=None, seeds=3)
@@ -107,7 +107,7 @@ def _kinds(scenario: Scenario, traces: list[str], asked: list[str] | None) -> di
 
 
 def view(frame: pd.DataFrame, timing: pd.DataFrame, marker: Mapping[str, Any]) -> list[Section]:
-    """The cap by replicas and arrivals, and how far theory is off."""
+    """The target utilisation by replicas and arrivals, and how far theory is off."""
     del timing
     options = options_of(marker)
     kinds = list(dict.fromkeys(frame["setting"]))
@@ -117,7 +117,7 @@ def view(frame: pd.DataFrame, timing: pd.DataFrame, marker: Mapping[str, Any]) -
     model, tier, tensor_parallel = deployment
     return [
         Section(
-            title="The cap that is needed",
+            title="The target utilisation that is needed",
             text=[
                 f"{model} on {tier} TP{tensor_parallel}: the largest load over its limit at which "
                 f"{percentile_name(level)} TTFT, TPOT and E2E hold, to {STEP - 1:.0%}.",
@@ -151,9 +151,9 @@ def _wrong_tool(frame: pd.DataFrame, kinds: list[str]) -> list[str]:
         ]
         if empty:
             found.append(
-                f"{kind}: the cap needed is below {LITTLE:g} with {', '.join(empty)} replicas: static headroom is the "
-                "wrong tool there (re-plan more often, refuse, or promise less: `tokenfleet plan --verify simulate` "
-                "prices these)."
+                f"{kind}: the target utilisation needed is below {LITTLE:g} with {', '.join(empty)} replicas: static "
+                "headroom is the wrong tool there (re-plan more often, refuse, or promise less: "
+                "`tokenfleet plan --verify simulate` prices these)."
             )
     return found
 
@@ -204,16 +204,18 @@ def _table(frame: pd.DataFrame, kinds: list[str]) -> Table:
             "replicas",
             "rate [1/s]",
             "dispersion",
-            "cap needed",
-            "guess A",
+            "needed",
+            "staffing",
             "off [%]",
-            "guess C",
+            "sequence",
             "off [%]",
         ),
         rows=rows,
         labels=1,
-        note=f"dispersion: variance over mean of the arrivals in 10 s, Poisson 1; A: square-root staffing, C: the real "
-        f"sequence, both at that rate; {POISSON}: every request as long as those of {CONVERSATION!r} are on average",
+        note="Dispersion: variance over mean of the arrivals in 10 s, 1 where they are Poisson. Needed: the target "
+        "utilisation at which the percentiles just hold; beside it what theory suggests at that rate, from square-root "
+        f"staffing and from the sequence of the arrivals. {POISSON}: every request is as long as those of "
+        f"{CONVERSATION!r} are on average.",
     )
 
 
@@ -226,7 +228,7 @@ def _needed(frame: pd.DataFrame, kinds: list[str]) -> LineChart:
     sizes = values_of(frame, "replicas")
     return LineChart(
         key="headroom-needed",
-        title="The cap that is needed, by the number of replicas",
+        title="The target utilisation that is needed, by the number of replicas",
         x_label="replicas",
         y_label="load over its limit",
         lines=[curve(rows_where(frame, setting=kind), kind, "replicas", "cap") for kind in kinds],
@@ -249,21 +251,21 @@ def _beside(frame: pd.DataFrame, kinds: list[str]) -> LineChart:
         most = max(most, float(points.to_numpy().max()))
         lines += [
             Line(
-                name=f"{kind}, guess {letter}",
+                name=f"{kind}, {theory}",
                 x=points["cap"].tolist(),
                 y=points[name].tolist(),
                 group=kind,
-                dashed=letter == "A",
-                labels=[f"{size:g}" for size in points.index] if letter == "C" else None,
+                dashed=name == "cap_staffing",
+                labels=[f"{size:g}" for size in points.index] if name == "cap_sequence" else None,
             )
-            for name, letter in zip(GUESSES, "AC", strict=True)
+            for name, theory in GUESSES.items()
         ]
-    lines.append(Line(name="as needed", x=[0.0, most], y=[0.0, most], markers=False))
+    lines.append(Line(name="as needed", x=[0.0, most], y=[0.0, most], reference=True, markers=False))
     return LineChart(
         key="headroom-guessed",
-        title="What theory guesses beside what is needed; numbers are replicas",
-        x_label="cap needed",
-        y_label="cap guessed",
+        title="What theory suggests beside what is needed, by the number of replicas",
+        x_label="target utilisation needed",
+        y_label="target utilisation suggested",
         lines=lines,
         from_zero=True,
     )

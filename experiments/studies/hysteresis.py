@@ -153,7 +153,7 @@ def view(frame: pd.DataFrame, timing: pd.DataFrame, marker: Mapping[str, Any]) -
                     ),
                     rows=rows,
                     labels=2,
-                    note="money of the whole horizon, moving at its true price; churn: replicas started and stopped",
+                    note="Money of the whole horizon, moving at its true price. Churn: replicas started and stopped.",
                 )
             ],
             charts=[

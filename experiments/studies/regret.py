@@ -111,25 +111,25 @@ def view(frame: pd.DataFrame, timing: pd.DataFrame, marker: Mapping[str, Any]) -
             )
     chart = BarChart(
         key="regret-cost",
-        title="Cost of each policy above the oracle's bound, by where it is lost",
+        title="Cost of each policy above the perfect-information upper bound, by where it is lost",
         y_label="cost [USD]",
         categories=names,
         parts={rung: [steps[name, rung] for name in names] for rung in LADDER},
-        note="a step below zero is cheaper than the one before, as a rule at the price of more violations",
+        note="A step below zero is cheaper than the one before, as a rule at the price of more violations.",
     )
     return [
         Section(
-            title="Regret: against the oracle, and where the rest is lost",
+            title="Regret: each policy against the perfect-information upper bound",
             text=text,
             tables=[
                 Table(
-                    title="The ladder from the oracle to what really happens",
-                    columns=("policy", "rung", "cost [USD]", "step [% of the bound]", "GPU h", "violated [%]"),
+                    title="From perfect information to what really happens, one step at a time",
+                    columns=("policy", "step", "cost [USD]", "added [% of the bound]", "GPU h", "violated [%]"),
                     rows=rows,
                     labels=2,
-                    note="bound: exact plans of the true demand, fleets that change at once, no headroom; it is of "
-                    "planned costs, in which there are no queues. Each further row adds one thing: "
-                    + ", ".join(LADDER[1:]),
+                    note="The bound is what perfect information could do: exact plans of the true demand, fleets that "
+                    "change at once, no headroom; its costs are planned, without queues. Each further row adds one "
+                    f"thing that a real operator has to bear: {', '.join(LADDER[1:])}.",
                 )
             ],
             charts=[chart],

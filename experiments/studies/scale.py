@@ -138,8 +138,8 @@ def view(frame: pd.DataFrame, timing: pd.DataFrame, marker: Mapping[str, Any]) -
                     ),
                     rows=rows,
                     labels=2,
-                    note=f"best: the cheapest plan of any policy here; policies that search stop after {limit_s:g} s; "
-                    "times are of the machine it ran on",
+                    note=f"Best: the cheapest plan of any policy here. Policies that search stop after {limit_s:g} s; "
+                    "times are of the machine it ran on.",
                 )
             ],
             charts=charts,

@@ -22,7 +22,7 @@ from experiments.replay.stress import INFLATED
 from experiments.scenario.notes import scenario_notes
 from experiments.scenario.scenario import load_scenario, with_delay_model
 from experiments.scenario.schema import EXPECTED
-from experiments.show.parts import LineChart, Section, Table
+from experiments.show.parts import LineChart, Section, Table, merged
 from experiments.studies.shared.conduct import Asked, Design, ground_option, study
 from experiments.studies.shared.view import (
     Claim,
@@ -30,7 +30,6 @@ from experiments.studies.shared.view import (
     claims_table,
     curve,
     mean_of,
-    merged,
     policies_of,
     rows_where,
     values_of,
@@ -190,8 +189,8 @@ def _table(frame: pd.DataFrame, own: pd.DataFrame, kind: str) -> Table:
         columns=columns,
         rows=rows,
         labels=2,
-        note="re-routed: placement fixed, LP; fixed: the plan's own routing, share of queries whose mean limits or "
-        "memory do not hold; simulated: cost of the simulated arrivals, share of requests not served or beyond a limit",
+        note="Re-routed: placement fixed, LP. Fixed: the plan's own routing, share of queries whose mean limits or "
+        "memory do not hold. Simulated: cost of the simulated arrivals, share of requests not served or too late.",
     )
 
 

@@ -139,14 +139,14 @@ def view(frame: pd.DataFrame, timing: pd.DataFrame, marker: Mapping[str, Any]) -
                     ),
                     rows=rows,
                     labels=2,
-                    note="once: the fleet of the first plan stays and is routed anew by LP every interval",
+                    note="Once: the fleet of the first plan stays and is routed anew by LP every interval.",
                 )
             ],
             charts=[
                 LineChart(
                     key="volatility-cost",
                     title="What drifting demand costs",
-                    x_label="sigma of demand per interval",
+                    x_label="standard deviation of the logarithm of demand, per interval",
                     y_label=f"cost of {hours:g} h [USD]",
                     lines=lines,
                 )

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.measures.agreement import expected
-from experiments.measures.summary import fleet_cost_by_phase
+from experiments.measures.cost import fleet_cost_by_phase
 from experiments.measures.tally import Judgement
 from experiments.replay.run import ReplayOptions, engine_of, replay_policy, survey
 from experiments.scenario.scenario import Scenario

@@ -8,6 +8,7 @@ Alone on a replica a request of h prompt and f output tokens takes, with the ste
 import numpy as np
 import numpy.typing as npt
 
+from experiments.measures.quantiles import reached_value
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.slo import PercentileSlo
 from experiments.verify.sample import OfType, Sample
@@ -64,7 +65,7 @@ def usable_routes(
     for i, (rule, of_type) in enumerate(zip(scenario.types, sample.types, strict=True)):
         impossible = False
         for slo in slos[i] if len(of_type) else ():
-            floors = np.array([_quantile(alone_s(step, of_type, budget, slo.measure), slo.level) for step in steps])
+            floors = np.array([reached_value(alone_s(step, of_type, budget, slo.measure), slo.level) for step in steps])
             usable[i] &= floors <= guard * slo.limit_s
             roomy[i] &= floors <= ROOM * guard * slo.limit_s
             if floors.min() > guard * slo.limit_s:
@@ -83,12 +84,3 @@ def usable_routes(
     cramped = ~roomy.any(axis=1)
     roomy[cramped] = usable[cramped]
     return roomy
-
-
-def _quantile(values: npt.NDArray[np.float64], level: float) -> float:
-    """The smallest value that at least `level` of the values do not exceed; zero where there are none."""
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return 0.0
-    place = min(int(np.ceil(level * len(values) - 1e-9)), len(values)) - 1
-    return float(np.partition(values, max(place, 0))[max(place, 0)])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from experiments.measures.summary import fleet_cost_by_phase, request_cost
+from experiments.measures.cost import fleet_cost_by_phase, request_cost
 from experiments.replay.controller import FixedController
 from experiments.replay.run import engine_of, reality_of, world_of
 from experiments.scenario.scenario import Scenario

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.measures.agreement import Agreement, Simulated, agreements, expected_of
-from experiments.measures.summary import fleet_cost_by_phase
+from experiments.measures.cost import fleet_cost_by_phase
 from experiments.replay.run import ReplayOptions, engine_of, replay_plan
 from experiments.scenario.demand import ArrivedSums
 from experiments.scenario.scenario import Scenario

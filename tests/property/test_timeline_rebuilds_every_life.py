@@ -8,9 +8,10 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from experiments.measures.summary import requests_table
+from experiments.measures.tables import requests_table
 from experiments.measures.tally import Judgement
-from experiments.replay.timeline import StageKind, life_dict, life_lines, log_frames, rebuild_life
+from experiments.replay.timeline import StageKind, log_frames, rebuild_life
+from experiments.report.life import life_dict, life_lines
 from simulator.engine import ENGINES
 from simulator.fleet.reality import OnFailure, Reality
 from simulator.replica.batching import BATCHING

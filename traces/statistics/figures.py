@@ -14,7 +14,7 @@ SILENCE_MEANS = 20.0
 """A gap this many times the mean gap is a silence: steady traffic has one in 500 million."""
 
 
-def quantiles(counts: Ints, levels: Sequence[float], values: Floats | None = None) -> Floats:
+def quantiles(counts: Ints, levels: Sequence[float] | Floats, values: Floats | None = None) -> Floats:
     """Quantiles of a histogram, linear between neighbours as those of NumPy; NaN for an empty one.
 
     Parameters

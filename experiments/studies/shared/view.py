@@ -1,7 +1,7 @@
 """What studies share when they show their results: means over seeds with confidence intervals, tables, curves."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -105,23 +105,6 @@ def curve(
         group=group or name,
         dashed=dashed,
     )
-
-
-def merged(lines: Sequence[Line]) -> list[Line]:
-    """Lines that lie on each other as one that names them all: `agh = exact`."""
-    kept: list[Line] = []
-    for line in lines:
-        same = next((n for n, other in enumerate(kept) if _points(other) == _points(line)), None)
-        if same is None:
-            kept.append(line)
-        else:
-            kept[same] = replace(kept[same], name=f"{kept[same].name} = {line.name}")
-    return kept
-
-
-def _points(line: Line) -> tuple[object, ...]:
-    columns = (line.x, line.y, line.low, line.high)
-    return (line.dashed, *(None if c is None else [v if v is None else round(v, 6) for v in c] for c in columns))
 
 
 def seeds_note(frame: pd.DataFrame) -> str:

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from experiments.replay.run import ReplayOptions, replay_policy, survey
-from experiments.report import replay_figures as figures
+from experiments.replay.store import ReplayWriter
+from experiments.report import replay_figures
 from experiments.scenario.scenario import load_scenario
+from experiments.show import figures
+from experiments.show.colours import group_colours, part_colours
 from policies.registry import make_policy
 from simulator.workload import Trace
 from traces.source import TraceInMemory
@@ -29,27 +32,30 @@ def arrivals(span_s):
     )
 
 
-def drawn(policies, span_s, interval_s, tmp_path, monkeypatch):
+def drawn(policies, span_s, interval_s, folder):
     """The figures of a replay by name, laid out as they are saved."""
-    scenario, found = load_scenario("azure-2023"), {}
+    scenario = load_scenario("azure-2023")
     arriving = survey(scenario, TraceInMemory(arrivals(span_s)))
     options = ReplayOptions(interval_s=interval_s, seed=0)
-    runs = [replay_policy(scenario, arriving, make_policy(name), options) for name in policies]
-
-    def keep(path, draw):
-        with matplotlib.rc_context(figures.STYLE):
-            found[path.name] = draw()
-            found[path.name].draw_without_rendering()
-
-    monkeypatch.setattr(figures, "_save", keep)
-    names = [path.name for path in figures.draw_replay(scenario, runs, tmp_path)]
-    assert names == list(found)
+    with ReplayWriter(folder, arriving.survey.sources) as writer:
+        runs = [
+            replay_policy(scenario, arriving, make_policy(name), options, sink=writer.sink(name, 0))
+            for name in policies
+        ]
+        writer.finish(scenario, runs, {})
+    charts = replay_figures.ReplayCharts(folder).figures()
+    groups, parts = group_colours(charts), part_colours(charts)
+    with matplotlib.rc_context(figures.STYLE):
+        found = {f"{chart.key}.png": figures.figure_of(chart, groups, parts) for chart in charts}
+        for figure in found.values():
+            figure.draw_without_rendering()
+    assert [path.name for path in replay_figures.draw_replay(folder)] == list(found)
     return found
 
 
 @pytest.fixture(params=[["gh"], ["gh", "agh", "static[gh]"], ["gh", "agh", "static[gh]", "gh[-m1]"]], ids=len)
-def some(request, tmp_path, monkeypatch):
-    return drawn(request.param, 1500.0, 300.0, tmp_path, monkeypatch)
+def some(request, tmp_path):
+    return drawn(request.param, 1500.0, 300.0, tmp_path)
 
 
 def texts(figure):
@@ -94,8 +100,8 @@ def test_each_policy_has_a_panel_or_a_curve(some):
 
 
 @pytest.mark.parametrize(("span_s", "interval_s", "unit"), [(600.0, 300.0, "min"), (8e4, 2e4, "h"), (8e5, 2e5, "d")])
-def test_the_clock_suits_the_length_of_the_run(span_s, interval_s, unit, tmp_path, monkeypatch):
-    found = drawn(["gh"], span_s, interval_s, tmp_path, monkeypatch)
+def test_the_clock_suits_the_length_of_the_run(span_s, interval_s, unit, tmp_path):
+    found = drawn(["gh"], span_s, interval_s, tmp_path)
     seconds = {"min": 60.0, "h": 3600.0, "d": 86400.0}[unit]
     horizon_s = (span_s // 60 + 1) * 60
     for name in ("cost_over_time.png", "gpus_over_time.png", "violations_over_time.png", "demand_and_capacity.png"):

@@ -5,16 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.measures.summary import (
+from experiments.measures.cost import (
     COST_PARTS,
     cost_by_interval,
     fleet_cost_by_phase,
     gpu_hours,
     gpus_by_tier,
     interval_edges,
-    interval_table,
-    summarise,
+    stays_of,
 )
+from experiments.measures.measured import Measured, Planning
+from experiments.measures.metrics import measure, summary_of
+from experiments.measures.tables import cost_table, interval_table, load_table
 from experiments.measures.tally import Judgement, Tally, judge
 from experiments.replay.run import ReplayOptions, replay_policy, survey
 from experiments.scenario.demand import DemandForecast
@@ -163,6 +165,10 @@ def tally_of(scenario, result, judgement=None, interval_s=300.0, batch=3):
     return tally
 
 
+def summarise(scenario, run, tally):
+    return summary_of(measure(Measured(scenario=scenario, run=run, tally=tally, planning=Planning())))
+
+
 @pytest.fixture
 def result():
     table = requests(*ROWS)
@@ -233,9 +239,27 @@ class TestCost:
         assert gpu_hours(result) == pytest.approx((700 + 250 + 2 * 40 + 100 + 130 + 50) / 3600)
 
     def test_gpus_over_time(self, result):
-        counts = gpus_by_tier(result, np.array([-61.0, 0.0, 160.0, 200.0, 499.0, 500.0, 639.0, 640.0]))
+        counts = gpus_by_tier(stays_of(result), np.array([-61.0, 0.0, 160.0, 200.0, 499.0, 500.0, 639.0, 640.0]))
         assert counts["h100-80-fp16"].tolist() == [0, 1, 1, 1, 2, 1, 3, 0]
         assert counts["l40s-fp8"].tolist() == [0, 0, 2, 1, 0, 0, 0, 0]
+
+
+class TestTables:
+    """What the charts of a replay are drawn from."""
+
+    def test_money_by_interval(self, scenario, result):
+        tally = tally_of(scenario, result)
+        table = cost_table(scenario, result, tally)
+        assert table[["interval_start_s", "interval_end_s"]].to_numpy().tolist() == [[0.0, 300.0], [300.0, 640.0]]
+        parts = cost_by_interval(scenario, result, tally)
+        assert {part: table[f"{part}_usd"].tolist() for part in COST_PARTS} == {k: v.tolist() for k, v in parts.items()}
+
+    def test_replicas_that_are_ready(self, scenario, result):
+        """The first all the time; in the fifth minute 40 s of one on the L40S, in the sixth 50 s of the second."""
+        table = load_table(result, tally_of(scenario, result))
+        assert table["end_s"].tolist() == [60.0 * minute for minute in range(1, 11)]
+        assert table["replicas_ready"].tolist()[4:6] == pytest.approx([1 + 40 / 60, 1 + 50 / 60])
+        assert (table["replicas_needed"] >= 0).all()
 
 
 def violated(scenario, *rows):

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from experiments.report import document_of
+from experiments.show.parts import single_charts
 from simulator.errors import InputError
 
 
@@ -39,16 +40,22 @@ def test_a_replay_tells_what_its_summary_tells(replayed):
     document = document_of(replayed)
     runs = {run["policy"]: run for run in json.loads((replayed / "summary.json").read_text())["runs"]}
     (table,) = document.sections[0].tables
-    for row in table.rows:
-        assert row[1] == f"{runs[row[0]]['cost_usd']:,.2f}"
-        assert row[3] == f"{runs[row[0]]['served']:,} of {runs[row[0]]['arrived']:,}"
+    shown = {row[0]: dict(zip(table.columns[1:], row[1:], strict=True)) for row in table.rows}
+    for policy, run in runs.items():
+        assert shown["cost [USD]"][policy] == f"{run['cost_usd']:,.2f}"
+        assert shown["served"][policy] == f"{run['served']:,}"
+        assert shown["TPOT p95 [ms]"][policy] == f"{1000 * run['tpot_s']['p95']:,.2f}"
     cheapest = min(runs, key=lambda name: runs[name]["cost_usd"])
     assert any(f"Cheapest: {cheapest}" in sentence for sentence in document.summary)
-    charts = {chart.key: chart for chart in document.charts}
-    assert {"violations-over-time", "gpus-over-time", "ttft", "tpot", "e2e", "plan-0", "plan-1"} <= set(charts)
-    rent = {line.name: line.y[-1] for line in charts["rent-over-time"].lines}
-    for policy, run in runs.items():
-        assert rent[policy] == pytest.approx(run["cost_parts_usd"]["rental"], rel=1e-6)
+    charts = {chart.key: chart for chart in single_charts(document.charts)}
+    assert {"violations_over_time", "gpus_0", "load_1", "ttft", "tpot", "e2e", "plan-0", "plan-1"} <= set(charts)
+    spent = {line.name: line.y[-1] for line in charts["cost_over_time"].lines}
+    parts = charts["cost_parts"]
+    for place, (policy, run) in enumerate(runs.items()):
+        assert spent[policy] == pytest.approx(run["cost_usd"], rel=1e-9)
+        assert parts.categories[place] == policy
+        for part, usd in run["cost_parts_usd"].items():
+            assert parts.parts[part.replace("_", " ")][place] == pytest.approx(usd, rel=1e-9)
         curve = next(line for line in charts["e2e"].lines if line.name == policy)
         at = {level: value for value, level in zip(curve.x, curve.y, strict=True)}
         assert at[50.0] == pytest.approx(run["e2e_s"]["p50"], rel=0.05)
@@ -114,6 +121,8 @@ def test_step_times_with_their_evidence(run_cli, scenario, tmp_path):
         ("requests.parquet", "requests.parquet: is missing"),
         ("rentals.parquet", "rentals.parquet: is missing"),
         ("intervals.parquet", "intervals.parquet: is missing"),
+        ("costs.parquet", "costs.parquet: is missing"),
+        ("load.parquet", "load.parquet: is missing"),
         ("plans", "plans: no plans: the run directory is not whole"),
     ],
 )

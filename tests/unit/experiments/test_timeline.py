@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.measures.summary import requests_table
+from experiments.measures.tables import requests_table
 from experiments.measures.tally import Judgement
-from experiments.replay.timeline import StageKind, life_dict, life_lines, log_frames, read_life
+from experiments.replay.timeline import StageKind, log_frames, read_life
+from experiments.report.life import life_dict, life_lines
 from simulator.engine import ENGINES
 from simulator.errors import InputError
 from simulator.fleet.reality import OnFailure

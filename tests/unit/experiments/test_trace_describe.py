@@ -138,19 +138,20 @@ def test_a_picture_that_cannot_be_drawn_is_refused_before_reading(run_cli, tmp_p
 def test_the_picture_shows_rates_and_shares_that_are_right():
     statistics = TraceStatistics()
     statistics.add(many_sources(1))
-    axes = {axes.get_title().split(",")[0]: axes for axes in picture({"all": statistics.totals()}, "title").axes}
-    (rate,) = axes["Rate"].lines
+    charts = {chart.key: chart for chart in picture({"all": statistics.totals()}, "title").charts}
+    (rate,) = charts["rate"].lines
     arrival_s = many_sources(1).arrival_s - many_sources(1).arrival_s[0]
     # 40 requests in some 40 s are drawn by the second; the last one, which is not full, is left out.
-    assert rate.get_ydata()[:-1] == pytest.approx(60 * np.bincount(arrival_s.astype(int))[:-1])
-    gaps, exponential = axes["Gaps against exponential ones (dashed)"].lines
+    assert rate.y[:-1] == pytest.approx(60 * np.bincount(arrival_s.astype(int))[:-1])
+    gaps, exponential = charts["gaps"].lines
     mean_s = np.diff(arrival_s).mean()
-    x, y = gaps.get_data()
+    x, y = gaps.x, gaps.y
     expected = [(np.diff(arrival_s) > value * mean_s * (1 + GAP_PRECISION)).mean() for value in x]
     assert y == pytest.approx(expected)
-    assert exponential.get_ydata() == pytest.approx(np.exp(-exponential.get_xdata()))
-    (tokens,) = axes["Input tokens"].lines
-    edges, density = tokens.get_data()
+    assert exponential.reference
+    assert exponential.y == pytest.approx(np.exp(-np.array(exponential.x)))
+    (tokens,) = charts["input_tokens"].lines
+    edges, density = np.array(tokens.x), np.array(tokens.y)
     assert (density[:-1] * np.diff(np.log2(edges))).sum() == pytest.approx(1)
 
 

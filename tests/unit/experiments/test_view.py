@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.show.parts import Line
-from experiments.studies.shared.view import cell, curve, estimate, merged, rows_where
+from experiments.show.parts import Line, merged
+from experiments.studies.shared.view import cell, curve, estimate, rows_where
 
 
 def test_nothing_and_one_seed_have_no_interval():
