@@ -39,6 +39,7 @@ from experiments.show.terminal import print_table
 from simulator.engine import ChosenEngine, choose_engine
 from simulator.errors import InputError
 from simulator.planning.files import plan_to_dict, read_plan
+from simulator.replica.port import Discipline
 from traces.forecast.registry import ORACLE, season_intervals
 from traces.formats.registry import Reading
 
