@@ -149,7 +149,7 @@ def command(
             }
             names = trace or [f"synthetic:{chosen.file.synthetic.profile}"]
             writer.finish(chosen, runs, specification(chosen, arriving.survey, names, asked))
-            from experiments.report import replay_figures  # Matplotlib takes longer to load than most commands
+            from experiments.report import replay_figures  # its tables take longer to load than most commands
 
             figures = [path.name for path in replay_figures.draw_replay(folder)]
     found = arriving.survey
@@ -200,8 +200,8 @@ def _planned_for(scenario: Scenario) -> str:
 
 
 def _show(terminal: Terminal, runs: Sequence[ReplayRun]) -> None:
-    summaries = [run.summary for run in runs]
-    print_table(terminal.out, replay_table([{**run.summary, **asdict(run.machine)} for run in runs]))
+    summaries = [{**run.summary, **asdict(run.machine)} for run in runs]
+    print_table(terminal.out, replay_table(summaries))
     if "percentile_slos" in summaries[0]:
         print_table(terminal.out, slo_table(summaries))
     if not all(summary["quantiles_exact"] for summary in summaries):

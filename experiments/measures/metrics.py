@@ -88,8 +88,8 @@ class Metric:
     def heading(self) -> str:
         """Its label, with the unit of what is shown unless it is a count or a part of the row above."""
         unit = self.unit if self.shown_unit is None else self.shown_unit
-        counted = self.type is not float or self.label.startswith(" ")
-        return self.label if counted else f"{self.label} [{unit}]"
+        plain = not unit or self.type is not float or self.label.startswith(" ")
+        return self.label if plain else f"{self.label} [{unit}]"
 
     def text(self, summary: Mapping[str, Any]) -> str:
         """The value in a summary as a reader sees it."""
@@ -233,8 +233,9 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         name="gpu_hours",
         section=Section.FLEET,
-        label="GPUs rented",
+        label="GPU-hours",
         unit="GPU h",
+        shown_unit="",
         meaning="GPUs times the hours for which they were rented",
         compute=lambda m: m.gpu_hours,
     ),

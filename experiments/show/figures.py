@@ -176,7 +176,8 @@ def _bars(axes: Axes, chart: BarChart, parts: Mapping[str, str]) -> None:
         spread = np.stack([_numbers(values) - _numbers(chart.low), _numbers(chart.high) - _numbers(values)])
         axes.errorbar(x, _numbers(values), yerr=np.nan_to_num(spread), fmt="none", ecolor="#444444", capsize=3)
     axes.set_xticks(x, list(chart.categories), rotation=30 if len(x) > 4 else 0, ha="right" if len(x) > 4 else "center")
-    axes.set_xlim(-0.6, max(len(x), 3) - 0.4)  # a bar alone is no wall
+    side = max(0.6, 1.6 - len(x) / 2)  # a bar alone is no wall
+    axes.set_xlim(-side, len(x) - 1 + side)
     reached = [
         0.0,
         *above,
