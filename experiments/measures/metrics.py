@@ -113,37 +113,37 @@ def look_up(summary: Mapping[str, Any], path: str, otherwise: Any = None) -> Any
     return value
 
 
+def _metric(section: Section, name: str, label: str, unit: str, meaning: str, compute: Any, **more: Any) -> Metric:
+    return Metric(section=section, name=name, label=label, unit=unit, meaning=meaning, compute=compute, **more)
+
+
+def _count(section: Section, name: str, label: str, unit: str, meaning: str, compute: Any, **more: Any) -> Metric:
+    """A whole number; no column of sweeps unless it names one."""
+    return _metric(section, name, label, unit, meaning, compute, **{"type": int, "column": NOWHERE, **more})
+
+
 def _requests(name: str, label: str, meaning: str, **more: Any) -> Metric:
-    """A number of requests, from the tally."""
-    compute = more.pop("compute", lambda m: m.count(name))
-    settings: dict[str, Any] = {"section": Section.REQUESTS, "unit": "requests", "type": int, **more}
-    return Metric(name=name, label=label, meaning=meaning, compute=compute, **settings)
+    """A number of requests, from the tally; a column of sweeps."""
+    return _count(Section.REQUESTS, name, label, "requests", meaning, lambda m: m.count(name), column=None, **more)
 
 
-def _cost_part(part: str, meaning: str, column: str | None) -> Metric:
-    return Metric(
-        name=f"{part}_usd",
-        section=Section.MONEY,
-        label=f"  {part.replace('_', ' ')}",
-        unit="USD",
-        meaning=meaning,
-        compute=lambda m: m.cost_parts_usd[part],
-        key=f"cost_parts_usd.{part}",
-        column=column,
-    )
+def _cost_part(part: str, column: str | None, meaning: str) -> Metric:
+    more = {"key": f"cost_parts_usd.{part}", "column": column}
+    label = f"  {part.replace('_', ' ')}"
+    return _metric(Section.MONEY, f"{part}_usd", label, "USD", meaning, lambda m: m.cost_parts_usd[part], **more)
 
 
 def _latency(measure: str, name: str, meaning: str, scale: float, shown_unit: str) -> list[Metric]:
     def quantile(level: str) -> Metric:
-        return Metric(
-            name=f"{measure}_{level}_s",
-            section=Section.LATENCY,
-            label=f"{name} {level}",
-            unit="s",
+        return _metric(
+            Section.LATENCY,
+            f"{measure}_{level}_s",
+            f"{name} {level}",
+            "s",
+            f"{meaning}: {level} of the requests that have it",
+            lambda m: m.quantiles_s[f"{measure}_s"][level],
             scale=scale,
             shown_unit=shown_unit,
-            meaning=f"{meaning}: {level} of the requests that have it",
-            compute=lambda m: m.quantiles_s[f"{measure}_s"][level],
             key=f"{measure}_s.{level}",
             column=None if level in ("p50", "p95") else NOWHERE,
         )
@@ -155,231 +155,80 @@ def _slos_broken(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{sum(not row['held'] for row in rows)} of {len(rows)}"
 
 
+_PERCENT: dict[str, Any] = {"scale": 100.0, "shown_unit": "%", "digits": 1}
+_OF_PAIRS: dict[str, Any] = {"share_of": "type_intervals"}
+
 # In the order of `summary.json`; tables and results of sweeps sort them by section.
+# fmt: off
 METRICS: tuple[Metric, ...] = (
-    # -- requests
-    _requests(
-        "unmet_share",
-        NOWHERE,
-        "share of all queries that were not served",
-        compute=lambda m: m.share(m.unserved) or 0.0,
-        unit="1",
-        type=float,
-        key=NOWHERE,
-    ),
-    _requests(
-        "violation_share",
-        NOWHERE,
-        "share of all queries that were not served, or whose type or request broke a limit",
-        compute=lambda m: m.share(m.violated) or 0.0,
-        unit="1",
-        type=float,
-        key=NOWHERE,
-    ),
+    _metric(Section.REQUESTS, "unmet_share", NOWHERE, "1", "share of all queries that were not served",
+            lambda m: m.share(m.unserved) or 0.0, key=NOWHERE),
+    _metric(Section.REQUESTS, "violation_share", NOWHERE, "1",
+            "share of all queries that were not served, or whose type or request broke a limit",
+            lambda m: m.share(m.violated) or 0.0, key=NOWHERE),
     _requests("arrived", "arrived", "requests that arrived"),
     _requests("served", "served", "requests that got all of their tokens"),
     _requests("rejected", "rejected", "requests that were turned away: no share of the plan, or no room in a cache"),
-    _requests(
-        "rejected_too_large",
-        NOWHERE,
-        "rejected requests that do not fit into the KV cache of a replica of their route",
-        compute=lambda m: m.too_large,
-        column=NOWHERE,
-    ),
+    _count(Section.REQUESTS, "rejected_too_large", NOWHERE, "requests",
+           "rejected requests that do not fit into the KV cache of a replica of their route", lambda m: m.too_large),
     _requests("failed", "failed", "requests that were lost with their replica, or for want of one"),
     _requests("in_flight", "in flight", "requests that were unfinished when the simulation ended"),
-    _requests(
-        "slo_violations",
-        "served beyond a limit",
-        "served requests beyond a limit of their type: E2E delay, TTFT or TPOT",
-        share_of="arrived",
-    ),
-    _requests(
-        "goodput_share",
-        "goodput: served within all limits",
-        "share of the requests that arrived that were served within every limit of their type; null if none arrived",
-        compute=lambda m: m.share(m.count("served") - m.count("slo_violations")),
-        unit="1",
-        type=float,
-        scale=100.0,
-        shown_unit="%",
-        digits=1,
-        column=NOWHERE,
-    ),
-    # -- money
-    Metric(
-        name="cost_usd",
-        section=Section.MONEY,
-        label="cost",
-        unit="USD",
-        meaning="rent, storage, penalties and, where it is charged, moving",
-        compute=lambda m: m.cost_usd,
-    ),
-    _cost_part("rental", "rent of GPUs, from the order of a replica to its end", "rent_usd"),
-    _cost_part("model_storage", "storage of weights", NOWHERE),
-    _cost_part("token_storage", "storage of tokens, each for an hour", NOWHERE),
-    Metric(
-        name="storage_usd",
-        section=Section.MONEY,
-        label=NOWHERE,
-        unit="USD",
-        meaning="storage of weights and tokens",
-        compute=lambda m: m.cost_parts_usd["model_storage"] + m.cost_parts_usd["token_storage"],
-        key=NOWHERE,
-    ),
-    _cost_part("delay_penalty", "penalty for the delay of what was served", None),
-    _cost_part("unmet_penalty", "penalty for what was not served", None),
-    # -- the fleet
-    Metric(
-        name="gpu_hours",
-        section=Section.FLEET,
-        label="GPU-hours",
-        unit="GPU h",
-        shown_unit="",
-        meaning="GPUs times the hours for which they were rented",
-        compute=lambda m: m.gpu_hours,
-    ),
-    # -- latency
+    _requests("slo_violations", "served beyond a limit",
+              "served requests beyond a limit of their type: E2E delay, TTFT or TPOT", share_of="arrived"),
+    _metric(Section.REQUESTS, "goodput_share", "goodput: served within all limits", "1",
+            "share of the arrived requests that were served within every limit of their type; null if none arrived",
+            lambda m: m.share(m.count("served") - m.count("slo_violations")), column=NOWHERE, **_PERCENT),
+    _metric(Section.MONEY, "cost_usd", "cost", "USD", "rent, storage, penalties and, where it is charged, moving",
+            lambda m: m.cost_usd),
+    _cost_part("rental", "rent_usd", "rent of GPUs, from the order of a replica to its end"),
+    _cost_part("model_storage", NOWHERE, "storage of weights"),
+    _cost_part("token_storage", NOWHERE, "storage of tokens, each for an hour"),
+    _metric(Section.MONEY, "storage_usd", NOWHERE, "USD", "storage of weights and tokens",
+            lambda m: m.cost_parts_usd["model_storage"] + m.cost_parts_usd["token_storage"], key=NOWHERE),
+    _cost_part("delay_penalty", None, "penalty for the delay of what was served"),
+    _cost_part("unmet_penalty", None, "penalty for what was not served"),
+    _metric(Section.FLEET, "gpu_hours", "GPU-hours", "GPU h", "GPUs times the hours for which they were rented",
+            lambda m: m.gpu_hours, shown_unit=""),
     *_latency("ttft", "TTFT", "time to first token", 1.0, "s"),
     *_latency("tpot", "TPOT", "time per output token after the first", 1000.0, "ms"),
     *_latency("e2e", "E2E", "end-to-end delay, from arrival to the last token", 1.0, "s"),
-    Metric(
-        name="quantiles_exact",
-        section=Section.LATENCY,
-        label=NOWHERE,
-        unit="",
-        type=bool,
-        meaning="whether the quantiles of the times are exact, not to within 0.05 % (more than a million requests)",
-        compute=lambda m: m.quantiles_exact,
-        column=NOWHERE,
-    ),
-    # -- the limits of the scenario
-    _requests(
-        "type_intervals",
-        "query types, by interval",
-        "pairs of a query type and an interval in which requests of it were served",
-        compute=lambda m: int((m.tally.counts["served"] > 0).sum()),
-        unit="pairs",
-        column=NOWHERE,
-    ),
-    _requests(
-        "type_intervals_delay_broken",
-        "  missed their mean delay limit",
-        "of those, the pairs in which the mean delay of the served requests is above the limit of their type",
-        compute=lambda m: int(m.mean_limits.delay_broken.sum()),
-        unit="pairs",
-        share_of="type_intervals",
-        column=NOWHERE,
-    ),
-    _requests(
-        "type_intervals_error_broken",
-        "  missed their mean error limit",
-        "of those, the pairs in which the mean error of the served requests is above the limit of their type",
-        compute=lambda m: int(m.mean_limits.error_broken.sum()),
-        unit="pairs",
-        share_of="type_intervals",
-        column=NOWHERE,
-    ),
-    _requests(
-        "percentile_slos",
-        "percentile SLOs broken",
-        "each percentile SLO of the scenario with what became of it; only where there are any",
-        compute=lambda m: m.tally.slo_rows() or ABSENT,
-        unit="",
-        type=list,
-        show=_slos_broken,
-        column=NOWHERE,
-    ),
-    # -- the fleet, as it went
-    Metric(
-        name="preemptions",
-        section=Section.FLEET,
-        label="preemptions",
-        unit="preemptions",
-        type=int,
-        meaning="requests that lost their KV cache to others and had to start over, each time counted",
-        compute=lambda m: m.tally.preemptions,
-        column=NOWHERE,
-    ),
-    Metric(
-        name="replicas_rented",
-        section=Section.FLEET,
-        label="replicas rented",
-        unit="replicas",
-        type=int,
-        meaning="replicas that were rented at any time",
-        compute=lambda m: len(m.run.rentals),
-        column=NOWHERE,
-    ),
-    # -- planning
-    Metric(
-        name="intervals",
-        section=Section.PLANNING,
-        label=NOWHERE,
-        unit="intervals",
-        type=int,
-        meaning="intervals of the horizon, one for each plan",
-        compute=lambda m: max(0, m.planning.plans - 1) + 1,
-        key=NOWHERE,
-    ),
-    Metric(
-        name="replans",
-        section=Section.PLANNING,
-        label="re-plans",
-        unit="plans",
-        type=int,
-        meaning="plans after the first",
-        compute=lambda m: max(0, m.planning.plans - 1),
-    ),
-    Metric(
-        name="infeasible_replans",
-        section=Section.TROUBLE,
-        label="re-plans that found no plan",
-        unit="intervals",
-        type=int,
-        meaning="intervals for which the policy had no plan that keeps the limits: the fleet in force stayed",
-        compute=lambda m: m.planning.infeasible,
-        column="intervals_infeasible",
-    ),
-    Metric(
-        name="fleet_changes",
-        section=Section.PLANNING,
-        label="  that changed the fleet",
-        unit="intervals",
-        type=int,
-        meaning="intervals in which a replica was started or stopped",
-        compute=lambda m: m.fleet_changes,
-        column="intervals_changed",
-    ),
-    Metric(
-        name="time_limits_hit",
-        section=Section.TROUBLE,
-        label="plans ended by a time limit",
-        unit="plans",
-        type=int,
-        meaning="plans that were not finished when the time limit of the policy came",
-        compute=lambda m: m.planning.time_limits_hit,
-        column=NOWHERE,
-    ),
-    # -- this machine
-    Metric(
-        name="planning_s",
-        section=Section.PLANNING,
-        label="planning",
-        unit="s",
-        meaning="seconds that planning took on this machine",
-        compute=None,
-    ),
-    Metric(
-        name="engine_cpu_s",
-        section=Section.PLANNING,
-        label="simulation",
-        unit="s",
-        shown_unit="CPU s",
-        meaning="CPU seconds that the simulation took on this machine",
-        compute=None,
-    ),
+    _metric(Section.LATENCY, "quantiles_exact", NOWHERE, "",
+            "whether the quantiles of the times are exact, not to within 0.05 % (more than a million requests)",
+            lambda m: m.quantiles_exact, type=bool, column=NOWHERE),
+    _count(Section.REQUESTS, "type_intervals", "query types, by interval", "pairs",
+           "pairs of a query type and an interval in which requests of it were served",
+           lambda m: int((m.tally.counts["served"] > 0).sum())),
+    _count(Section.REQUESTS, "type_intervals_delay_broken", "  missed their mean delay limit", "pairs",
+           "of those, the pairs in which the mean delay of the served requests is above the limit of their type",
+           lambda m: int(m.mean_limits.delay_broken.sum()), **_OF_PAIRS),
+    _count(Section.REQUESTS, "type_intervals_error_broken", "  missed their mean error limit", "pairs",
+           "of those, the pairs in which the mean error of the served requests is above the limit of their type",
+           lambda m: int(m.mean_limits.error_broken.sum()), **_OF_PAIRS),
+    _metric(Section.REQUESTS, "percentile_slos", "percentile SLOs broken", "",
+            "each percentile SLO of the scenario with what became of it; only where there are any",
+            lambda m: m.tally.slo_rows() or ABSENT, type=list, column=NOWHERE, show=_slos_broken),
+    _count(Section.FLEET, "preemptions", "preemptions", "preemptions",
+           "requests that lost their KV cache to others and had to start over, each time counted",
+           lambda m: m.tally.preemptions),
+    _count(Section.FLEET, "replicas_rented", "replicas rented", "replicas", "replicas that were rented at any time",
+           lambda m: len(m.run.rentals)),
+    _count(Section.PLANNING, "intervals", NOWHERE, "intervals", "intervals of the horizon, one for each plan",
+           lambda m: max(0, m.planning.plans - 1) + 1, key=NOWHERE, column=None),
+    _count(Section.PLANNING, "replans", "re-plans", "plans", "plans after the first",
+           lambda m: max(0, m.planning.plans - 1), column=None),
+    _count(Section.TROUBLE, "infeasible_replans", "re-plans that found no plan", "intervals",
+           "intervals for which the policy had no plan that keeps the limits: the fleet in force stayed",
+           lambda m: m.planning.infeasible, column="intervals_infeasible"),
+    _count(Section.PLANNING, "fleet_changes", "  that changed the fleet", "intervals",
+           "intervals in which a replica was started or stopped", lambda m: m.fleet_changes,
+           column="intervals_changed"),
+    _count(Section.TROUBLE, "time_limits_hit", "plans ended by a time limit", "plans",
+           "plans that were not finished when the time limit of the policy came", lambda m: m.planning.time_limits_hit),
+    _metric(Section.PLANNING, "planning_s", "planning", "s", "seconds that planning took on this machine", None),
+    _metric(Section.PLANNING, "engine_cpu_s", "simulation", "s",
+            "CPU seconds that the simulation took on this machine", None, shown_unit="CPU s"),
 )
+# fmt: on
 
 
 def metrics_in(section: Section) -> list[Metric]:
