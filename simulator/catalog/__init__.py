@@ -9,19 +9,16 @@ from simulator.catalog.calibration import (
     RooflineConstants,
     Scheduling,
     ServingEngine,
-    carried_over,
-    nearest_tier,
-    with_calibrations,
 )
 from simulator.catalog.catalog import Catalog, load_catalog, model_size, tier_size
+from simulator.catalog.extrapolation import carried_over, nearest_tier, with_calibrations
 from simulator.catalog.memory import MEMORY_UTILISATION, Candidates, candidate_configurations, fits, kv_capacity_tokens
+from simulator.catalog.source import Source, SourceKind
 from simulator.catalog.values import (
     Gpu,
     Interconnect,
     LlmModel,
     Precision,
-    Source,
-    SourceKind,
     StatedValue,
     Tier,
 )

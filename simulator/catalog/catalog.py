@@ -6,10 +6,12 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
-from simulator.catalog.calibration import ServingEngine, with_calibrations
+from simulator.catalog.calibration import ServingEngine
 from simulator.catalog.configuration import ModelSize, TierSize
+from simulator.catalog.extrapolation import with_calibrations
 from simulator.catalog.reader import Blocks, read_blocks
-from simulator.catalog.values import Gpu, LlmModel, Precision, Source, SourceKind, StatedValue, Tier
+from simulator.catalog.source import Source, SourceKind
+from simulator.catalog.values import Gpu, LlmModel, Precision, StatedValue, Tier
 from simulator.errors import InputError
 from simulator.validation import closest
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from simulator.catalog.calibration import Calibration, ServingEngine
 from simulator.catalog.schema import SECTIONS, CatalogFile
-from simulator.catalog.values import Gpu, LlmModel, Precision, Source, SourceKind, StatedValue
+from simulator.catalog.source import Source, SourceKind
+from simulator.catalog.values import Gpu, LlmModel, Precision, StatedValue
 from simulator.errors import InputError
 from simulator.validation import validated
 

@@ -18,7 +18,8 @@ from simulator.catalog.calibration import (
     Scheduling,
     ServingEngine,
 )
-from simulator.catalog.values import Gpu, Interconnect, LlmModel, Precision, Source, SourceKind, StatedValue
+from simulator.catalog.source import Source, SourceKind
+from simulator.catalog.values import Gpu, Interconnect, LlmModel, Precision, StatedValue
 from simulator.validation import StrictModel, closest
 
 BYTES_PER_FP16 = 2

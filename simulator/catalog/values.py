@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from simulator.catalog.calibration import Calibration
+from simulator.catalog.calibration import Calibration
+from simulator.catalog.source import Source
 
 
 class Interconnect(StrEnum):
@@ -14,27 +13,6 @@ class Interconnect(StrEnum):
 
     PCIE = "pcie"
     NVLINK = "nvlink"
-
-
-class SourceKind(StrEnum):
-    """How far a value can be trusted."""
-
-    DATASHEET = "datasheet"
-    MODEL_CARD = "model card"
-    MEASURED = "measured"
-    COMPOSED = "composed"
-    FITTED = "fitted"
-    ASSUMED = "assumed"
-    DERIVED = "derived"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """Where a value comes from."""
-
-    name: str
-    kind: SourceKind
-    citation: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +74,7 @@ class Tier:
     hop_s: float  # per pipeline stage and token
     price_usd_per_gpu_h: float  # [p_k]
     link_gb_s: float | None = None  # to the other GPUs, both ways together
-    calibration: "Calibration | None" = None  # what the `roofline` delay model knows of it
+    calibration: Calibration | None = None  # what the `roofline` delay model knows of it
 
     @classmethod
     def of(cls, gpu: Gpu, precision: Precision) -> "Tier":

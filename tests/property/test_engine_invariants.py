@@ -141,7 +141,7 @@ def test_replicas_keep_their_limits_and_end_after_they_start(scenario):
     assert (table.outcome[table.replica < 0] != Outcome.SERVED).all()
     for row, outcome, deployment in zip(bench.rows, table.outcome, table.deployment, strict=True):
         if outcome in (Outcome.SERVED, Outcome.REJECTED_TOO_LARGE):
-            spec = bench.offers[table.deployments[deployment][1]].spec
+            spec = bench.offers[table.deployments[deployment].tier].spec
             assert fits(row[:3], spec) == (outcome == Outcome.SERVED)
 
 
@@ -258,5 +258,5 @@ def paid_by_hand(plan_list, offers, interval, horizon):
 )
 def test_an_idle_fleet_is_paid_as_by_hand(plan_list, offers, interval, horizon):
     result = run([], plan_list, offers, types=TYPES, interval=interval, horizon=horizon)
-    paid = sorted((result.requests.deployments[d][1], first, last) for d, first, last in rentals(result))
+    paid = sorted((result.requests.deployments[d].tier, first, last) for d, first, last in rentals(result))
     assert paid == paid_by_hand(plan_list, offers, interval, horizon)
