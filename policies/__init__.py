@@ -1,1 +1,1 @@
-"""Planners: each is a module and a line in `registry.py`; `checker.py` judges them all."""
+"""Planners: each is a module and a line in `registry.py`; `checking` judges them all."""

@@ -89,8 +89,8 @@ def command(
     chosen = load_scenario(scenario)
     if delay_model is not None:
         chosen = with_delay_model(chosen, delay_model)
-    for remark in scenario_notes(chosen):
-        terminal.note(remark)
+    for note in scenario_notes(chosen):
+        terminal.note(note)
     if forecast is not None:
         if plan is not None:
             raise InputError("--plan and --forecast exclude each other: a plan that is given needs no forecast")

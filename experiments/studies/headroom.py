@@ -52,8 +52,8 @@ def command(
     chosen = load_scenario(scenario)
     if not chosen.has_queues:
         raise InputError(f"scenario {chosen.name} has no queues: it takes `batching` capacity and discipline")
-    for remark in engine_notes(chosen):
-        asked.terminal.warn(remark)
+    for note in engine_notes(chosen):
+        asked.terminal.warn(note)
     configuration_of(chosen, model, tier, tensor_parallel)
     if not all(size.is_integer() for size in map(float, replicas)):
         raise InputError(f"--replicas: expected whole numbers, found '{replicas}'")

@@ -1,4 +1,4 @@
-"""Each policy against an oracle, and where the rest is lost.
+"""Each policy against perfect information, and where the rest is lost.
 
 A ladder of worlds from the oracle down to what really happens; each step adds one thing that an oracle does not have:
 

@@ -85,10 +85,10 @@ def command(
         chosen = load_scenario(scenario)
         if delay_model is not None:
             chosen = with_delay_model(chosen, delay_model)
-        for remark in scenario_notes(chosen):
-            asked.terminal.note(remark)
-        for remark in engine_notes(chosen, engine) if simulate else ():
-            asked.terminal.warn(remark)
+        for note in scenario_notes(chosen):
+            asked.terminal.note(note)
+        for note in engine_notes(chosen, engine) if simulate else ():
+            asked.terminal.warn(note)
         if trace:
             survey(chosen, trace_files(trace))
         tied = bool(trace) or chosen.file.synthetic.profile != EXPECTED
