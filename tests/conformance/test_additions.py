@@ -182,7 +182,15 @@ def test_all_of_them_run_together(house, tokenfleet):
     assert "p97" in json.dumps(run["percentile_slos"])
     (plan,) = {path.read_text() for path in (house / "run" / "plans").rglob("0000000s.json")}
     assert {(d["model"], d["tier"]) for d in json.loads(plan)["deployments"]} == {("new-1b", "newcard-fp8")}
-    assert "tokens served" in tokenfleet("report", "run", "--markdown", "run.md") + (house / "run.md").read_text()
+    tokenfleet("report", "run", "--markdown", "run.md")
+    assert f"| tokens served [tokens] | {run['tokens_served']:,.0f} |" in (house / "run.md").read_text()
+    assert f'<td class="number">{run["tokens_served"]:,.0f}</td>' in (house / "run" / "report.html").read_text()
+
+
+def test_the_new_metric_is_a_column_of_studies(tokenfleet):
+    study = ["stress", "--policy", "gh", "--factors", "1", "--duration", "1m", "--seeds", 1, "--jobs", 1, "--json"]
+    rows = json.loads(tokenfleet(*study))["rows"]
+    assert [row["tokens_served"] > 0 for row in rows if row["way"] == "simulated"] == [True] * 3
 
 
 def test_the_new_study_is_listed_and_runs(tokenfleet):

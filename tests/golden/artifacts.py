@@ -26,7 +26,9 @@ RECORDED = Path(__file__).with_name("artifacts.json")
 DRAWN = (".png", ".svg", ".html", ".md")
 DRAWING = ("matplotlib", "plotly")
 HEXADECIMAL = re.compile(rb"\b[0-9a-f]{16}\b")  # names of runs, which hash the sources
-VERSIONS = re.compile(rb"(&#34;\w+&#34;: &#34;)\d+(\.\d+)+\w*&#34;")  # of Python and the packages, as a page states them
+VERSIONS = re.compile(
+    rb"(&#34;\w+&#34;: &#34;)\d+(\.\d+)+\w*&#34;"
+)  # of Python and the packages, as a page states them
 MACHINE_FILES = ("timing.json", "timing.parquet")
 MACHINE_KEYS = {"planning_s", "engine_cpu_s", "wall_s", "engine", "seconds", "code", "versions", "run", "content_hash"}
 
