@@ -84,7 +84,7 @@ def test_no_time_at_all_still_gives_a_plan(hard):
 def test_a_wide_gap_is_enough_where_it_is_asked_for(hard, proven):
     loose = prove(hard, relative_gap=0.05)
     assert loose.plan.status is PlanStatus.OPTIMAL
-    assert loose.plan.gap <= 0.05
+    assert loose.plan.gap <= 0.05 * (1 + 1e-9)
     assert loose.effort.nodes <= proven.effort.nodes
     assert verify(hard, loose.certificate).accepted
 
