@@ -11,6 +11,7 @@ only TP 1 is composed.
 
 import csv
 import io
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,7 +90,7 @@ class _Curves:
         return total
 
     def head_ms(self, sequences: float) -> float:
-        return sum(float(np.interp(sequences, *self._curves[name])) for name in PER_SEQUENCE)
+        return math.fsum(float(np.interp(sequences, *self._curves[name])) for name in PER_SEQUENCE)
 
 
 def _steps(curves: _Curves, attention: pd.DataFrame, model: LlmModel, tier: Tier) -> list[Row]:

@@ -11,6 +11,7 @@ leaves over is not carried to the next, and nobody waits longer than half of the
 beside the wait at the mean load.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -205,7 +206,7 @@ def agreements(
     rows = []
     for index, key in enumerate(run.deployments):
         found = simulated.of(key)
-        ready_s = sum(
+        ready_s = math.fsum(
             max(0.0, min(rental.end_s, run.horizon_s) - max(rental.ready_s, 0.0))
             for rental in run.rentals
             if rental.deployment == index

@@ -1,5 +1,6 @@
 """What a run cost and which GPUs it rented, interval by interval."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -115,4 +116,4 @@ def gpus_by_tier(stays: Iterable[Stay], times_s: FloatColumn) -> dict[str, Float
 
 def gpu_hours(run: RunSummary) -> float:
     """GPUs times the hours for which they were rented."""
-    return sum(rental.gpus * (rental.end_s - rental.rent_s) for rental in run.rentals) / SECONDS_PER_H
+    return math.fsum(rental.gpus * (rental.end_s - rental.rent_s) for rental in run.rentals) / SECONDS_PER_H

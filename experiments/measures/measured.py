@@ -1,5 +1,6 @@
 """What the metrics of a run are computed from."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -53,7 +54,7 @@ class Measured:
 
     @property
     def cost_usd(self) -> float:
-        return sum(self.cost_parts_usd.values())
+        return math.fsum(self.cost_parts_usd.values())
 
     @property
     def gpu_hours(self) -> float:

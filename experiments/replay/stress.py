@@ -7,6 +7,7 @@ is what goes to a deployment whose KV cache the longer stays overfill. *simulate
 replayed in a world that is slower and errs more by the factor, and every request is judged.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -109,7 +110,7 @@ def money(problem: PlanningProblem, arrays: PlanArrays, delay: float = 1.0) -> d
     parts = plan_cost_usd(problem, arrays)
     parts["delay_penalty"] *= delay
     return {
-        "cost_usd": sum(parts.values()),
+        "cost_usd": math.fsum(parts.values()),
         "rent_usd": parts["rental"],
         "storage_usd": parts["model_storage"] + parts["token_storage"],
         "delay_penalty_usd": parts["delay_penalty"],

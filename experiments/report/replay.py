@@ -1,5 +1,6 @@
 """The report of a replay, from its run directory."""
 
+import math
 from collections.abc import Callable, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -140,7 +141,7 @@ def _longest(plans: list[Plan]) -> tuple[Plan, int]:
 
 def plan_chart(plan: Plan, rates: Mapping[str, float], *, key: str, kept: str) -> FlowChart:
     """A plan as a picture: query types, deployments, GPUs; widths are shares of all queries."""
-    total = sum(rates.values()) or 1.0
+    total = math.fsum(rates.values()) or 1.0
     of_pair = {d.configuration.pair: _deployment(d) for d in plan.deployments}
     flows, through = [], dict.fromkeys(of_pair.values(), 0.0)
     for route in plan.routing:

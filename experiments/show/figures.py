@@ -1,6 +1,7 @@
 """Charts as PNG and SVG for papers, with Matplotlib: the same charts, the same bytes."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -197,7 +198,7 @@ def _flows(axes: Axes, chart: FlowChart) -> None:
         out[flow.source] = out.get(flow.source, 0.0) + flow.value
         into[flow.target] = into.get(flow.target, 0.0) + flow.value
     size = {name: max(into.get(name, 0.0), out.get(name, 0.0)) for _, nodes in chart.columns for name in nodes}
-    most = max((sum(size[name] for name in nodes) for _, nodes in chart.columns), default=1.0) or 1.0
+    most = max((math.fsum(size[name] for name in nodes) for _, nodes in chart.columns), default=1.0) or 1.0
     top: dict[str, float] = {}
     left: dict[str, float] = {}
     last = max(1, len(chart.columns) - 1)

@@ -5,6 +5,7 @@ Colours of text, grid and paper are the page's (CSS), so that one drawing serves
 
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -218,7 +219,7 @@ def _bars(figure: go.Figure, chart: BarChart, parts: Mapping[str, str]) -> None:
 
 
 def _tops(chart: BarChart) -> list[float]:
-    return [sum(value or 0.0 for value in values) for values in zip(*chart.parts.values(), strict=True)]
+    return [math.fsum(value or 0.0 for value in values) for values in zip(*chart.parts.values(), strict=True)]
 
 
 def _flows(chart: FlowChart) -> go.Sankey:
@@ -252,11 +253,12 @@ def _middles(chart: FlowChart) -> list[float]:
     space = _flow_height(chart) - FLOW_MARGIN["t"] - FLOW_MARGIN["b"]
     columns = [[max(out.get(name, 0.0), into.get(name, 0.0)) for name in nodes] for _, nodes in chart.columns]
     scale = min(
-        ((space - FLOW_PAD * (len(sizes) - 1)) / sum(sizes) for sizes in columns if sum(sizes) > 0), default=1.0
+        ((space - FLOW_PAD * (len(sizes) - 1)) / math.fsum(sizes) for sizes in columns if math.fsum(sizes) > 0),
+        default=1.0,
     )
     middles = []
     for sizes in columns:
-        top = (space - scale * sum(sizes) - FLOW_PAD * (len(sizes) - 1)) / 2
+        top = (space - scale * math.fsum(sizes) - FLOW_PAD * (len(sizes) - 1)) / 2
         for size in sizes:
             middles.append((top + scale * size / 2) / space)
             top += scale * size + FLOW_PAD

@@ -4,6 +4,7 @@ Every chart has a `key`, which names its file and its place in a page. Colours f
 policy has one colour on a whole page.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -138,7 +139,7 @@ def bar_totals(chart: BarChart) -> list[str]:
     values = [[value or 0.0 for value in part] for part in chart.parts.values()]
     if len(values) < 2 or any(value < 0 for part in values for value in part):
         return []
-    return [f"{sum(parts):,.2f}" for parts in zip(*values, strict=True)]
+    return [f"{math.fsum(parts):,.2f}" for parts in zip(*values, strict=True)]
 
 
 def merged(lines: Sequence[Line]) -> list[Line]:

@@ -1,5 +1,6 @@
 """One plan, fixed, on one draw of arrivals: what it costs and which SLOs it keeps."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -114,4 +115,4 @@ class Bench:
             unserved=np.bincount(of_type[~served], minlength=types),
         )
         _, fleet_usd, _ = fleet_cost_by_phase(self._scenario, run)
-        return (fleet_usd + sum(float(part) for part in parts.values())) * SECONDS_PER_H / run.horizon_s
+        return (fleet_usd + math.fsum(float(part) for part in parts.values())) * SECONDS_PER_H / run.horizon_s

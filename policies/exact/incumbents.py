@@ -5,6 +5,7 @@ places: subsets of the best-priced options at the root, in order of their Lagran
 node, rounded; and a local search (drop, add, swap one deployment) around what was found.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -48,7 +49,7 @@ class Incumbents:
 
     def take(self, arrays: PlanArrays) -> None:
         """A plan that somebody else found."""
-        cost_usd = float(sum(plan_cost_usd(self.problem, arrays).values()))
+        cost_usd = math.fsum(plan_cost_usd(self.problem, arrays).values())
         cost_usd += self.moving.cost_usd(arrays.replicas) - self.moving.leaving_usd
         if cost_usd < self.cost_usd:
             self.best, self.cost_usd = arrays, cost_usd

@@ -9,6 +9,7 @@ As published, a type pays the whole rent of what it opens, even where later type
 taken back. That makes GH fast and far from optimal; AGH repairs it.
 """
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -226,7 +227,7 @@ class Gh:
 def _with_moving(placement: Placement) -> tuple[bool, float]:
     """Order of placements: plans before what is none, then cost and moving together."""
     arrays = placement.arrays()
-    cost_usd = sum(plan_cost_usd(placement.problem, arrays).values())
+    cost_usd = math.fsum(plan_cost_usd(placement.problem, arrays).values())
     return bool(len(over_cap(placement.problem, arrays.unmet))), float(cost_usd) + placement.moving_usd()
 
 

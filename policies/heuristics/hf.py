@@ -1,5 +1,6 @@
 """`hf`: what arXiv 2604.07472 calls a homogeneous fleet. How it works in detail is our reading."""
 
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -41,7 +42,7 @@ class Hf:
         """
         started = time.perf_counter()
         best = cheapest(problem, [np.zeros(len(problem.configurations), dtype=np.int64)])
-        best_usd = np.inf if best is None else sum(plan_cost_usd(problem, best).values())
+        best_usd = np.inf if best is None else math.fsum(plan_cost_usd(problem, best).values())
         failed: list[str] = []
         timed_out = False
         tier_of = np.array([configuration.tier for configuration in problem.configurations])

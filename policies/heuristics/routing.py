@@ -6,6 +6,7 @@ are solved in one plan, each with a few hundred variables, so the program goes s
 Every program starts from scratch with the same options, so that a result depends on the arguments alone.
 """
 
+import math
 import threading
 from dataclasses import dataclass
 
@@ -177,7 +178,7 @@ def cheapest(problem: PlanningProblem, fleets: list[IntArray]) -> PlanArrays | N
             continue
         routed.add(fleet.tobytes())
         arrays = route(problem, fleet)
-        cost_usd = np.inf if arrays is None else sum(plan_cost_usd(problem, arrays).values())
+        cost_usd = np.inf if arrays is None else math.fsum(plan_cost_usd(problem, arrays).values())
         if cost_usd < best_usd:
             best, best_usd = arrays, cost_usd
     return best

@@ -5,6 +5,7 @@ may stay unmet at its penalty: the caps are limits on what is planned, and a fle
 shall be dearer there, not forbidden.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -92,7 +93,7 @@ def spread(problem: PlanningProblem) -> list[Scenario]:
                 continue  # the nominal one
             here = worse(with_demand(problem, demand), np.full(types, factor))
             scenarios.append(_away(here, likely * float(weight), demand=demand))
-    total = sum(s.weight for s in scenarios)
+    total = math.fsum(s.weight for s in scenarios)
     return [replace(s, weight=s.weight / total) for s in scenarios]
 
 

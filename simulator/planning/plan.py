@@ -1,5 +1,6 @@
 """The plan: deployments, routing shares and unmet shares, with its cost and its proof."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -122,7 +123,7 @@ def build_plan(
         problem=problem.name,
         policy=policy,
         status=status,
-        cost_usd=sum(plan_cost_usd(problem, clean).values()),
+        cost_usd=math.fsum(plan_cost_usd(problem, clean).values()),
         bound_usd=bound_usd,
         seconds=seconds,
         deployments=tuple(

@@ -1,6 +1,7 @@
 """Continuous batching as in vLLM: requests share engine steps, prompts are prefilled in chunks beside the decode."""
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -303,7 +304,7 @@ class Batching(Discipline):
 
     def expected(self, replica: NominalReplica, replicas: int, loads: Sequence[TypeLoad]) -> Expected:
         loads = [load for load in loads if load.rate_per_s > 0 and load.tokens.output_tokens > 0]
-        total = sum(load.rate_per_s for load in loads)
+        total = math.fsum(load.rate_per_s for load in loads)
         if not total:
             return Expected(replicas=replicas, requests_per_s=0.0, load=0.0, tpot_s=np.nan, delay_s=np.nan)
         state = steady_state(replica.step, token_budget=replica.token_budget, replicas=replicas, loads=loads)

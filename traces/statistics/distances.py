@@ -353,7 +353,7 @@ def hourly(first: Totals, second: Totals) -> _Hours | None:
 
     deviations = CHANCE_MARGIN * float(ndtri(CHANCE_LEVEL))
     lowest = math.tanh(math.atanh(min(expected, 1 - 1e-9)) - deviations / math.sqrt(hours - 3))
-    largest = CHANCE_MARGIN * math.sqrt(sum(noise) * highest)
+    largest = CHANCE_MARGIN * math.sqrt(math.fsum(noise) * highest)
     return _Hours(found, {"hourly_correlation": 1 - lowest, "hourly_rms": largest})
 
 

@@ -188,7 +188,7 @@ class Totals:
             windows={window_s: self.windows[window_s] + other.windows[window_s] for window_s in WINDOWS_S},
             input_tokens=added(self.input_tokens, other.input_tokens),
             output_tokens=added(self.output_tokens, other.output_tokens),
-            spearman=sum(value * rows for value, rows in known) / weight if weight else math.nan,
+            spearman=math.fsum(value * rows for value, rows in known) / weight if weight else math.nan,
             spearman_rows=self.spearman_rows + other.spearman_rows,
             grid_us=0,
             duplicates=self.duplicates + other.duplicates,

@@ -5,6 +5,7 @@
 """
 
 import csv
+import math
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -78,7 +79,7 @@ def azure_2024(conv: Path, code: Path, counts: Path) -> Profile:
     sources = []
     for source in (*fitted.sources, *other.sources):
         requests_per_h = _week_from_friday(counts, source.name)
-        rate_per_s = sum(requests_per_h) / HOURS_OF_WEEK / HOUR_S
+        rate_per_s = math.fsum(requests_per_h) / HOURS_OF_WEEK / HOUR_S
         # No silence: with the users of 2024 there is always someone.
         bursts = fit_bursts(rate_per_s, HOUR_S, source.dispersion, (), ALL_TIME_SCALES_S, followers=True)
         sources.append(

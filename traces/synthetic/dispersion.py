@@ -48,6 +48,6 @@ def _variance_of_average(modulation: tuple[RateComponent, ...], window_s: float)
     total = 0.0
     for size in range(1, len(modulation) + 1):
         for subset in itertools.combinations(modulation, size):
-            x = window_s * sum(1 / component.time_scale_s for component in subset)
+            x = window_s * math.fsum(1 / component.time_scale_s for component in subset)
             total += math.prod(component.squared_cv for component in subset) * 2 * (x + math.expm1(-x)) / x**2
     return total

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import tomllib
 from dataclasses import dataclass
 from datetime import datetime
@@ -142,7 +143,7 @@ class _Source(StrictModel):
 
     @model_validator(mode="after")
     def _curve_has_the_rate(self) -> Self:
-        mean_per_s = sum(self.requests_per_h) / max(len(self.requests_per_h), 1) / 3600
+        mean_per_s = math.fsum(self.requests_per_h) / max(len(self.requests_per_h), 1) / 3600
         if self.requests_per_h and abs(mean_per_s - self.rate_per_s) > MARGIN * self.rate_per_s:
             raise ValueError(f"rate_per_s must be the mean of requests_per_h, {mean_per_s:.6g} per second")
         return self
@@ -155,7 +156,7 @@ class _Source(StrictModel):
         if len({len(row) for row in self.joint}) > 1 or total == 0:
             raise ValueError("joint must have rows of equal lengths and a number above zero")
         for what, lines in (("row", self.joint), ("column", tuple(zip(*self.joint, strict=True)))):
-            if any(abs(sum(line) * len(lines) / total - 1) > MARGIN for line in lines):
+            if any(abs(math.fsum(line) * len(lines) / total - 1) > MARGIN for line in lines):
                 raise ValueError(f"joint: every {what} must have the same sum, or the token quantiles are not kept")
         return self
 

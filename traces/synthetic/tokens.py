@@ -67,5 +67,5 @@ def spearman(inputs: TokenCounts, outputs: TokenCounts) -> float:
     squares = [float(((c.up_to - c.below) * r**2).sum()) for c, r in zip((inputs, outputs), ranks, strict=True)]
     if not all(squares):
         return 0.0
-    product = sum(float(ranks[0][i] @ ranks[1][o]) for i, o in zip(inputs.parts(), outputs.parts(), strict=True))
+    product = math.fsum(float(ranks[0][i] @ ranks[1][o]) for i, o in zip(inputs.parts(), outputs.parts(), strict=True))
     return product / math.sqrt(squares[0] * squares[1])

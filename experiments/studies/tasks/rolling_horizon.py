@@ -5,6 +5,7 @@ always has the true price. Demand follows a geometric random walk, of each query
 of the moment at which it plans; until it plans again the fleet stays, and is routed anew by LP as demand drifts.
 """
 
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -168,7 +169,7 @@ def walk_along(
             count["stopped"] += stopped.total()
             count["gpus"] += sum(tensor * pipeline * more for (_, _, tensor, pipeline), more in started.items())
         incumbent = plan
-    hours = sum(problem.period_h for problem in problems)
+    hours = math.fsum(problem.period_h for problem in problems)
     parts = {
         "rent_usd": money["rental"],
         "storage_usd": money["model_storage"] + money["token_storage"],
@@ -178,7 +179,7 @@ def walk_along(
     unmet_share = unmet / arrived if arrived else 0.0
     row = {
         "feasible": True,
-        "cost_usd": sum(parts.values()),
+        "cost_usd": math.fsum(parts.values()),
         **parts,
         "moving_usd": money["moving"],
         "unmet_share": unmet_share,
