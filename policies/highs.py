@@ -11,7 +11,7 @@ import os
 import highspy
 import numpy as np
 
-from simulator.errors import RunError
+from simulator.errors import SolverError
 from simulator.planning.problem import FloatArray, IntArray
 
 SETTINGS: dict[str, bool | int | float | str] = {
@@ -135,6 +135,6 @@ def unit_of(limit: FloatArray) -> FloatArray:
     return np.where((limit > 0) & np.isfinite(limit), limit, 1.0)
 
 
-def failure(solver: highspy.Highs, what: str) -> RunError:
+def failure(solver: highspy.Highs, what: str) -> SolverError:
     """What to raise where HiGHS ended without an answer."""
-    return RunError(f"HiGHS failed on {what} ({solver.modelStatusToString(solver.getModelStatus())})")
+    return SolverError(f"HiGHS failed on {what} ({solver.modelStatusToString(solver.getModelStatus())})")

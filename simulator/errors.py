@@ -31,3 +31,7 @@ class InfeasibleError(InputError):
 
 class RunError(TokenfleetError):
     """The run failed although its input was good."""
+
+
+class SolverError(RunError):
+    """A solver ended without an answer, which says nothing about the question."""

@@ -217,7 +217,8 @@ METRICS: tuple[Metric, ...] = (
     _count(Section.PLANNING, "replans", "re-plans", "plans", "plans after the first",
            lambda m: max(0, m.planning.plans - 1), column=None),
     _count(Section.TROUBLE, "infeasible_replans", "re-plans that found no plan", "intervals",
-           "intervals for which the policy had no plan that keeps the limits: the fleet in force stayed",
+           "intervals for which the policy had no plan that keeps the limits, or its solver failed: "
+           "the fleet in force stayed",
            lambda m: m.planning.infeasible, column="intervals_infeasible"),
     _count(Section.PLANNING, "fleet_changes", "  that changed the fleet", "intervals",
            "intervals in which a replica was started or stopped", lambda m: m.fleet_changes,

@@ -12,10 +12,11 @@ from experiments.measures.agreement import expected
 from experiments.scenario.demand import Demand, DemandForecast, expected_demand
 from experiments.scenario.scenario import Scenario
 from policies.checking.checked_plan import checked_plan
+from policies.registry import make_policy
 from simulator.catalog import model_size, tier_size
 from simulator.catalog.configuration import DeploymentKey
 from simulator.engine import Controller, Observation
-from simulator.errors import InfeasibleError
+from simulator.errors import InfeasibleError, SolverError
 from simulator.planning.batching_rows import BatchingType, batching_problem
 from simulator.planning.paper_rows import paper_problem
 from simulator.planning.plan import Plan, PlanStatus
@@ -190,7 +191,8 @@ class PlanningController:
         self.predictions: list[tuple[float, Mapping[DeploymentKey, Expected]]] = []
 
     def replan(self, seen: Observation, incumbent: Plan | None) -> Plan:
-        """See `simulator.engine.Controller`. Where no plan keeps the limits, the incumbent stays in force.
+        """See `simulator.engine.Controller`. Without a plan that keeps the limits, or an answer of a solver, the
+        incumbent stays in force; a first plan that a solver failed to give is that of `gh`, which needs none.
 
         Raises
         ------
@@ -210,11 +212,14 @@ class PlanningController:
         started = time.perf_counter()
         try:
             plan, _ = checked_plan(self._policy, problem, incumbent=incumbent, stop=self._stop, seed=self._seed)
-        except InfeasibleError:
-            if incumbent is None:
+        except (InfeasibleError, SolverError) as failure:
+            if incumbent is not None:
+                plan = incumbent
+            elif isinstance(failure, SolverError):  # the greedy heuristic needs no solver
+                plan, _ = checked_plan(make_policy("gh"), problem, incumbent=None, stop=self._stop, seed=self._seed)
+            else:
                 raise
             self.infeasible += 1
-            plan = incumbent
         finally:
             self.planning_s += time.perf_counter() - started
         self.predictions.append((seen.now_s, expected(self._scenario, demand, plan)))

@@ -83,7 +83,7 @@ def smaller_fleets(problem: PlanningProblem, plan: Plan) -> Iterator[IntArray]:
         cheap = _cheapest_for(problem, arrays.share[:, out])
         several = (c for size in (2, 3) for c in combinations_with_replacement(cheap, size))
         for into in ((), *((a,) for a in usable), *several):
-            if math.fsum(problem.rent_usd[a] for a in into) >= problem.rent_usd[out] - 1e-12:
+            if math.fsum(problem.rent_usd[a] for a in into) >= problem.rent_usd[out] * (1 - 1e-12):
                 continue
             fleet = have.copy()
             fleet[out] -= 1

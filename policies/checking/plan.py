@@ -14,7 +14,7 @@ from simulator.errors import InputError
 from simulator.planning.plan import Deployment, Plan, describe, duplicate_pairs
 from simulator.planning.problem import CapacityRows, PlanningProblem
 
-TOLERANCE = 1e-6  # relative to the limit (absolute for limits below one): what MILP solvers call feasible
+TOLERANCE = 1e-6  # relative to the size of the row, which is its limit: what MILP solvers call feasible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +57,17 @@ class _Judge:
     def __init__(self) -> None:
         self.violations: list[Violation] = []
 
-    def at_most(self, constraint: str, subject: str, value: float, limit: float, unit: str) -> None:
-        if not value <= limit + TOLERANCE * max(1.0, abs(limit)):  # also catches NaN
+    def at_most(
+        self, constraint: str, subject: str, value: float, limit: float, unit: str, *, size: float | None = None
+    ) -> None:
+        """`size` is that of the row where it is not the limit: of a share one, of a count of replicas nothing."""
+        if not value <= limit + TOLERANCE * (abs(limit) if size is None else size):  # also catches NaN
             self.violations.append(
                 Violation(constraint=constraint, subject=subject, value=value, limit=limit, unit=unit)
             )
 
     def equal(self, constraint: str, subject: str, value: float, target: float, unit: str) -> None:
-        if not abs(value - target) <= TOLERANCE * max(1.0, abs(target)):
+        if not abs(value - target) <= TOLERANCE * abs(target):
             self.violations.append(
                 Violation(constraint=constraint, subject=subject, value=value, limit=target, unit=unit)
             )
@@ -134,18 +137,22 @@ def _check_demand(
     for i, query_type in enumerate(problem.query_types):
         own = {pair: share for (name, pair), share in shares.items() if name == query_type.name}
         for (model, tier), share in own.items():
-            judge.at_most("negative share", f"{query_type.name} on {model} on {tier}", -share, 0.0, "")
+            judge.at_most("negative share", f"{query_type.name} on {model} on {tier}", -share, 0.0, "", size=1)
             a = problem.configuration_index[column[model, tier]]
             if share > TOLERANCE and not problem.allowed[i, a]:
                 judge.at_most("route that is ruled out", f"{query_type.name} on {model} on {tier}", share, 0.0, "")
-        judge.at_most("negative unmet share", query_type.name, -unmet[query_type.name], 0.0, "")
-        judge.at_most("unmet share", query_type.name, unmet[query_type.name], query_type.unmet_cap, "")
+        judge.at_most("negative unmet share", query_type.name, -unmet[query_type.name], 0.0, "", size=1)
+        judge.at_most("unmet share", query_type.name, unmet[query_type.name], query_type.unmet_cap, "", size=1)
         judge.equal("sum of shares", query_type.name, math.fsum(own.values()) + unmet[query_type.name], 1.0, "")
         columns = {pair: problem.configuration_index[column[pair]] for pair in own}
         delay_s = math.fsum(float(problem.delay_s[i, columns[pair]]) * share for pair, share in own.items())
         error = math.fsum(float(problem.error[i, columns[pair]]) * share for pair, share in own.items())
         judge.at_most("mean delay", query_type.name, delay_s, query_type.delay_slo_s, "s")
-        judge.at_most("mean error", query_type.name, error, query_type.error_slo, "")
+        # A limit of zero allows the error that rounding leaves in the shares.
+        worst = max((float(problem.error[i, a]) for a in columns.values()), default=0.0)
+        judge.at_most(
+            "mean error", query_type.name, error, query_type.error_slo, "", size=query_type.error_slo or worst
+        )
 
 
 def _check_deployment(
@@ -154,7 +161,7 @@ def _check_deployment(
     configuration = deployment.configuration
     subject = describe(configuration)
     a = problem.configuration_index[configuration]
-    judge.at_most("replicas", subject, deployment.replicas, problem.max_replicas, "replicas")
+    judge.at_most("replicas", subject, deployment.replicas, problem.max_replicas, "replicas", size=0)
     judge.equal("whole replicas", subject, deployment.replicas, int(deployment.replicas), "replicas")
     routed = [
         (i, query_type, shares[query_type.name, configuration.pair])

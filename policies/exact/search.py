@@ -55,7 +55,7 @@ class Search:
 
     def _pricer(self) -> Pricer:
         covers = covers_of(self.problem, self.options, COVER_WEIGHTS)
-        scale_usd = max(min(self.incumbents.cost_usd, self.worst_usd), 1e-9)
+        scale_usd = max(min(self.incumbents.cost_usd, self.worst_usd), 1e-9 * self.problem.money_unit_usd)
         return Pricer(self.problem, self.options, covers, None, scale_usd=scale_usd)
 
     def price(self, share: float = 1.0) -> None:
@@ -162,4 +162,4 @@ def worst_cost_usd(problem: PlanningProblem, options: Options) -> float:
     serving = np.where(options.largest_share > 0, options.serve_usd, 0.0).max(axis=1, initial=0.0)
     moved_usd = float(np.maximum(options.move_usd, 0.0).sum())
     fixed_usd = min(float(dearest.sum()), problem.budget_usd + moved_usd)
-    return fixed_usd + float(np.maximum(serving, problem.unmet_usd).sum()) + 1.0
+    return fixed_usd + float(np.maximum(serving, problem.unmet_usd).sum()) + problem.money_unit_usd

@@ -11,6 +11,7 @@ and a type may be spread over deployments that only together keep its limits:
 The cheapest plan of all starts is kept. The first start is GH itself, so AGH never costs more than GH.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -24,15 +25,15 @@ from policies.heuristics.infeasible import explain, over_cap
 from policies.heuristics.moving import Moving, fleet_in_force
 from policies.heuristics.placement import SHARE_TOLERANCE, Placement
 from policies.heuristics.routing import route_deployments
-from simulator.errors import InfeasibleError
-from simulator.planning.plan import Plan, PlanArrays, PlanStatus, build_plan
+from simulator.errors import InfeasibleError, SolverError
+from simulator.planning.plan import Plan, PlanArrays, PlanStatus, build_plan, plan_cost_usd
 from simulator.planning.policy import StoppingRule
 from simulator.planning.problem import IntArray, PlanningProblem
 from simulator.rng import stream
 
 Step = Callable[[Placement], Iterator[Placement]]
 
-IMPROVEMENT_USD = 1e-7  # a move must gain more than rounding
+IMPROVEMENT = 1e-7  # of a percent of what a plan costs: a move must gain more than rounding
 
 
 def orders(problem: PlanningProblem, starts: int, seed: int) -> Iterator[IntArray]:
@@ -85,7 +86,7 @@ class _Search:
                     if tried == self.iterations or self._is_late():
                         return point
                     tried += 1
-                    better = self._route(placement, point.score_usd - IMPROVEMENT_USD)
+                    better = self._route(placement, point.score_usd - IMPROVEMENT * self.problem.money_unit_usd)
                     if better is not None and better.rank < point.rank:
                         point, improved = better, True
                         break
@@ -110,16 +111,25 @@ class _Search:
         # A unit of excess costs more than any plan could, so the search leans towards plans that keep the caps.
         # (Not of more replicas than are of use: a price out of all proportion is more than the solver can take.)
         dearest_usd = (self.problem.rent_usd * self.useful_replicas).max(initial=0.0)
-        excess_usd = 10.0 * float(1.0 + dearest_usd + self.problem.unmet_usd.sum())
+        excess_usd = 10.0 * float(self.problem.money_unit_usd + dearest_usd + self.problem.unmet_usd.sum())
         replicas = placement.replicas[placement.active]
-        routing = route_deployments(
-            self.problem, placement.deployed, replicas, excess_usd=excess_usd, below_usd=below_usd - moving_usd
-        )
+        try:
+            routing = route_deployments(
+                self.problem, placement.deployed, replicas, excess_usd=excess_usd, below_usd=below_usd - moving_usd
+            )
+        except SolverError:  # a start has been routed greedily; what a step makes of it has no routing yet
+            return self._as_it_is(placement, moving_usd, excess_usd) if below_usd == np.inf else None
         if routing is None:
             return None
         routed = placement.with_fleet(placement.deployed, replicas, routing.share)
         score_usd = routing.cost_usd + moving_usd + excess_usd * routing.excess
         return Point(routed, routing.excess, score_usd)
+
+    def _as_it_is(self, placement: Placement, moving_usd: float, excess_usd: float) -> Point:
+        unmet = placement.unmet
+        excess = float(np.maximum(unmet - self.problem.unmet_cap, 0.0)[over_cap(self.problem, unmet)].sum())
+        cost_usd = math.fsum(plan_cost_usd(self.problem, placement.arrays()).values())
+        return Point(placement, excess, cost_usd + moving_usd + excess_usd * excess)
 
     # -- steps: from a placement to a few neighbours ------------------------------------------------------------------
 

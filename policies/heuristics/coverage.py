@@ -23,20 +23,20 @@ DELAY_SLO, ERROR_SLO, TOKENS_USD, TOKENS_GB = range(4)  # fields of a type
 WHOLE, NUMBERS, ROWS, BLOCK = int64[::1], float64[::1], float64[:, ::1], float64[:, :, ::1]
 
 
-def _fits(left: float, use: float) -> float:
+def _fits(left: float, use: float, limit: float) -> float:
     """Share of a type that fits where it would take `use` in whole: the one implementation (module text)."""
-    if left < -ROUNDING:
+    if left < -ROUNDING * limit:
         return 0.0
     if use <= left or use <= 0.0:
         return 1.0
     return max(left / use, 0.0)
 
 
-_fits_each = for_each(float64(float64, float64))(_fits)
-_fits_one = compiled(float64(float64, float64))(_fits)
+_fits_each = for_each(float64(float64, float64, float64))(_fits)
+_fits_one = compiled(float64(float64, float64, float64))(_fits)
 
 
-def share_that_fits(left: FloatArray | float, use: FloatArray | np.float64) -> FloatArray:
+def share_that_fits(left: FloatArray | float, use: FloatArray | np.float64, limit: FloatArray | float) -> FloatArray:
     """Share of a type that fits into what is left of a limit.
 
     Parameters
@@ -45,6 +45,8 @@ def share_that_fits(left: FloatArray | float, use: FloatArray | np.float64) -> F
         What is left, any shape; nothing fits where it is overdrawn, not even what uses nothing.
     use
         What the whole demand of the type would take, of a shape that broadcasts.
+    limit
+        What there is in all, alike: what is left may be below zero by the rounding of so much.
 
     Returns
     -------
@@ -52,13 +54,13 @@ def share_that_fits(left: FloatArray | float, use: FloatArray | np.float64) -> F
         Between 0 and 1.
     """
     with np.errstate(divide="ignore", invalid="ignore"):  # machine code divides before it knows whether it should
-        fits: FloatArray = _fits_each(left, use)
+        fits: FloatArray = _fits_each(left, use, limit)
     return fits
 
 
 def share_within(limit: FloatArray, use: FloatArray) -> FloatArray:
     """Largest share that keeps the limit of its type (types,) by itself; `use` and result (types, configurations)."""
-    return share_that_fits(limit[:, None], use)
+    return share_that_fits(limit[:, None], use, limit[:, None])
 
 
 def largest_share(problem: PlanningProblem) -> FloatArray:
@@ -158,8 +160,9 @@ def _moves(
                     slower_s, worse = more_s, more_error
             if not possible:
                 continue
-        within_delay = _fits_one(limit[DELAY_SLO, i] - spent[0, i] - slower_s, use[DELAY, i, a])
-        within_error = _fits_one(limit[ERROR_SLO, i] - spent[1, i] - worse, use[ERROR, i, a])
+        delay_slo_s, error_slo = limit[DELAY_SLO, i], limit[ERROR_SLO, i]
+        within_delay = _fits_one(delay_slo_s - spent[0, i] - slower_s, use[DELAY, i, a], delay_slo_s)
+        within_error = _fits_one(error_slo - spent[1, i] - worse, use[ERROR, i, a], error_slo)
         wish = min(unmet, within_delay, within_error)
 
         left_usd, left_gb, rent_before_usd, opened_usd = money_usd, storage_gb, 0.0, 0.0
@@ -181,10 +184,10 @@ def _moves(
         rent_usd = column[RENT, a] * many
         reach = min(
             wish,
-            _fits_one(column[CAP, a] * many - load, use[LOAD, i, a]),
-            _fits_one(many - kv, use[KV, i, a]),
-            _fits_one(left_usd - rent_usd, limit[TOKENS_USD, i]),
-            _fits_one(left_gb, limit[TOKENS_GB, i]),
+            _fits_one(column[CAP, a] * many - load, use[LOAD, i, a], column[CAP, a] * many),
+            _fits_one(many - kv, use[KV, i, a], many),
+            _fits_one(left_usd - rent_usd, limit[TOKENS_USD, i], money_and_storage[0]),
+            _fits_one(left_gb, limit[TOKENS_GB, i], money_and_storage[1]),
         )
         coverage[n] = reach
         cost_usd[n] = rent_usd - rent_before_usd + opened_usd + penalty_usd

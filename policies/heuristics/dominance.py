@@ -106,8 +106,8 @@ def _affordable(problem: PlanningProblem, useful: IntArray, a: IntArray, b: IntA
 def _useless(problem: PlanningProblem, share: FloatArray) -> BoolArray:
     """Shape (configurations,): no capacity, no type to serve, or one replica alone breaks the budget or the storage."""
     spent_usd = problem.rent_usd + problem.model_storage_usd
-    too_dear = spent_usd > problem.budget_usd + WHOLE * max(problem.budget_usd, 1.0)
-    too_large = problem.model_storage_gb > problem.storage_capacity_gb + WHOLE * max(problem.storage_capacity_gb, 1.0)
+    too_dear = spent_usd > problem.budget_usd * (1 + WHOLE)
+    too_large = problem.model_storage_gb > problem.storage_capacity_gb * (1 + WHOLE)
     none_allowed = np.full(len(problem.cap), problem.max_replicas < 1)
     useless: BoolArray = (problem.cap <= 0) | ~(share > 0).any(axis=0) | too_dear | too_large | none_allowed
     return useless

@@ -70,7 +70,7 @@ class Dvr:
 
 def _dearest_usd(problem: PlanningProblem) -> float:
     """More than any plan pays for its demand, so that the elastic caps are broken only where they must be."""
-    return 10.0 * float(1.0 + problem.unmet_usd.sum() + problem.delay_penalty_usd.sum())
+    return 10.0 * float(problem.money_unit_usd + problem.unmet_usd.sum() + problem.delay_penalty_usd.sum())
 
 
 def _chosen_fleet(problem: PlanningProblem) -> IntArray:

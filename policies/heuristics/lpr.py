@@ -18,7 +18,7 @@ from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
 WHOLE = 1e-6  # what solver noise may add to replicas that are a whole number
 THRESHOLDS = (0.9, 0.5, 0.25, 0.1, 0.05, 0.01, 1e-6)  # of a deployment in the relaxation, to be chosen
 ENTERING = 60  # configurations that join the relaxed program at a time
-GAIN_USD = 1e-7  # what a configuration must promise to join it
+GAIN = 1e-7  # of a percent of what a plan costs: what a configuration must promise to join it
 MIXTURES = np.linspace(0.0, 1.0, 11)  # weights of "at least 1" in the bound of `_attractive`
 
 
@@ -135,14 +135,14 @@ def _relaxation(problem: PlanningProblem, time_limit_s: float | None) -> _Relaxe
         if status != highspy.HighsModelStatus.kOptimal:
             raise failure(solver, f"the relaxation of {problem.name}")
         solution = solver.getSolution()
-        entering = _attractive(problem, left, _Prices.of(problem, np.array(solution.row_dual, dtype=np.float64)))
+        entering = _attractive(problem, left, _Prices.of(problem, np.array(solution.row_dual) * problem.money_unit_usd))
         if len(entering) == 0:
             break
     values = np.array(solution.col_value, dtype=np.float64)
     replicas, deployed = np.zeros(len(problem.configurations)), np.zeros(len(problem.configurations))
     replicas[chosen], deployed[chosen] = values[: len(chosen)], values[len(chosen) : 2 * len(chosen)]
     served = 1 - values[len(values) - len(problem.query_types) :]
-    return _Relaxed(float(solver.getObjectiveValue()), replicas, deployed, served)
+    return _Relaxed(float(solver.getObjectiveValue()) * problem.money_unit_usd, replicas, deployed, served)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +200,13 @@ def _attractive(problem: PlanningProblem, a: IntArray, prices: _Prices) -> IntAr
     fixed_usd = (1 + prices.budget) * problem.model_storage_usd[a] + prices.storage * problem.model_storage_gb[a]
     fixed_usd += prices.pair[problem.pair_index[a]]
     largest, most_usd = largest_share(problem)[:, a], np.full(len(a), np.inf)
-    for use in (problem.load[:, a] / problem.cap[a], problem.kv[:, a]):
+    cap = np.where(problem.cap[a] > 0, problem.cap[a], np.inf)
+    for use in (problem.load[:, a] / cap, problem.kv[:, a]):
         for one in MIXTURES:
             gain = np.maximum(reward_usd - (1 - one) * rent_usd * use, 0.0)
             most_usd = np.minimum(most_usd, (largest * gain).sum(axis=0) - one * rent_usd - fixed_usd)
     order = np.argsort(-most_usd, kind="stable")[:ENTERING]
-    return np.sort(a[order[most_usd[order] > GAIN_USD]])
+    return np.sort(a[order[most_usd[order] > GAIN * problem.money_unit_usd]])
 
 
 def _relaxed_program(problem: PlanningProblem, chosen: IntArray) -> LinearProgram:
@@ -219,11 +220,12 @@ def _relaxed_program(problem: PlanningProblem, chosen: IntArray) -> LinearProgra
         problem.model_storage_gb,
     )
     tokens_usd, tokens_gb = problem.token_storage_usd[i], problem.token_storage_gb[i]
+    unit_usd = problem.money_unit_usd
     program = LinearProgram()
-    r = program.columns(useful, rent_usd)
-    w = program.columns(np.ones(len(chosen)), weights_usd)
-    x = program.columns(np.ones(len(i)), problem.delay_penalty_usd[i, chosen[a]] + tokens_usd)
-    u = program.columns(problem.unmet_cap, problem.unmet_usd)
+    r = program.columns(useful, rent_usd / unit_usd)
+    w = program.columns(np.ones(len(chosen)), weights_usd / unit_usd)
+    x = program.columns(np.ones(len(i)), (problem.delay_penalty_usd[i, chosen[a]] + tokens_usd) / unit_usd)
+    u = program.columns(problem.unmet_cap, problem.unmet_usd / unit_usd)
 
     # HiGHS has absolute tolerances, so every limit is scaled to one. The rows that `_Prices` reads come first.
     ones, none = np.ones(len(types)), np.zeros(len(chosen))

@@ -120,7 +120,8 @@ class Placement:
     def replicas_used(self) -> FloatArray:
         """Replicas that the shares fill, by compute or KV cache, whichever is more; shape (active pairs,)."""
         problem, a, share = self.problem, self.deployed, self.share[:, self.active]
-        load = (problem.load[:, a] * share).sum(axis=0) / problem.cap[a]
+        cap = np.where(problem.cap[a] > 0, problem.cap[a], np.inf)  # without capacity only what loads nothing is served
+        load = (problem.load[:, a] * share).sum(axis=0) / cap
         used: FloatArray = np.maximum(load, (problem.kv[:, a] * share).sum(axis=0))
         return used
 

@@ -15,17 +15,22 @@ import numpy as np
 
 from policies.highs import NO_SOLUTION, LinearProgram, failure, make_ready, new_solver
 from policies.limits import Limits, Protection, protected
+from simulator.errors import SolverError
 from simulator.planning.plan import PlanArrays, plan_cost_usd
 from simulator.planning.problem import BoolArray, CapacityRows, FloatArray, IntArray, PlanningProblem
 
 # Every limit is scaled to one before HiGHS sees it, so these are relative: well inside the 1e-6 that a plan may be off.
 FEASIBILITY_TOLERANCE = 1e-9
 EXCESS_TOLERANCE = 1e-8
-SETTINGS: dict[str, str | int | float] = {
-    "presolve": "off",  # halves the time at this size
-    "simplex_scale_strategy": 0,  # the rows are scaled already
-    "primal_feasibility_tolerance": FEASIBILITY_TOLERANCE,
-}
+SETTINGS: tuple[dict[str, str | int | float], ...] = (
+    {
+        "presolve": "off",  # halves the time at this size
+        "simplex_scale_strategy": 0,  # the rows are scaled already
+        "primal_feasibility_tolerance": FEASIBILITY_TOLERANCE,
+    },
+    # Where those fail: another calculation of the same program, by the primal simplex.
+    {"presolve": "on", "simplex_strategy": 4, "primal_feasibility_tolerance": FEASIBILITY_TOLERANCE},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +90,8 @@ def route(
 
     Raises
     ------
-    RunError
-        If the solver fails, which says nothing about the routing.
+    SolverError
+        If the solver fails twice, which says nothing about the routing.
     """
     deployed = np.flatnonzero(replicas)
     routing = route_deployments(
@@ -152,7 +157,15 @@ def route_deployments(
     if np.isfinite(unmet_limit_usd):
         limits.append(Limits(unmet_columns[None], np.tile(problem.unmet_usd, 2)[None], np.array([unmet_limit_usd])))
     values = _solve(
-        cost_usd, allowed, problem.unmet_usd, problem.unmet_cap, excess_usd, more_usd, limits, below_usd - fixed_usd
+        cost_usd,
+        allowed,
+        problem.unmet_usd,
+        problem.unmet_cap,
+        excess_usd,
+        more_usd,
+        limits,
+        below_usd - fixed_usd,
+        problem.money_unit_usd,
     )
     if values is None:
         return None
@@ -170,27 +183,40 @@ def route_deployments(
 
 
 def cheapest(problem: PlanningProblem, fleets: list[IntArray]) -> PlanArrays | None:
-    """The cheapest of some fleets, each with its best routing; None if none can be routed."""
+    """The cheapest of some fleets, each with its best routing; None if none can be routed.
+
+    Raises
+    ------
+    SolverError
+        If the solver fails on each of them that could be routed.
+    """
     best: PlanArrays | None = None
     best_usd, routed = np.inf, set[bytes]()
+    failed: SolverError | None = None
     for fleet in fleets:
         if fleet.tobytes() in routed:
             continue
         routed.add(fleet.tobytes())
-        arrays = route(problem, fleet)
+        try:
+            arrays = route(problem, fleet)
+        except SolverError as error:
+            failed = error
+            continue
         cost_usd = np.inf if arrays is None else math.fsum(plan_cost_usd(problem, arrays).values())
         if cost_usd < best_usd:
             best, best_usd = arrays, cost_usd
+    if best is None and failed is not None:
+        raise failed
     return best
 
 
 def room(limit: float) -> float:
     """What a sum of rents or storage may come to: its limit, and what rounding may add to the sum."""
-    return limit + FEASIBILITY_TOLERANCE * max(limit, 1.0)
+    return limit + FEASIBILITY_TOLERANCE * limit
 
 
 def _overdrawn(left: float, whole: float) -> bool:
-    return left < -FEASIBILITY_TOLERANCE * max(whole, 1.0)
+    return left < -FEASIBILITY_TOLERANCE * whole
 
 
 def _solve(
@@ -202,46 +228,51 @@ def _solve(
     more_usd: FloatArray,
     limits: list[Limits],
     below_usd: float,
+    unit_usd: float,
 ) -> FloatArray | None:
     """The program over the shares (type by type), the unmet shares, what exceeds the unmet caps, and more, row by row.
 
-    `more_usd` is the price of the columns after those, which have no upper bound.
+    `more_usd` is the price of the columns after those, which have no upper bound. HiGHS counts money in `unit_usd`.
 
     Returns the optimal values of the columns, None if there are none of lower cost.
     """
     types = len(allowed)
     program = LinearProgram()
-    shares = program.columns(allowed.ravel().astype(np.float64), cost_usd.ravel()).reshape(allowed.shape)
-    unmet = program.columns(unmet_cap, unmet_usd)
-    excess = program.columns(np.zeros(types) if excess_usd is None else 1 - unmet_cap, unmet_usd + (excess_usd or 0.0))
-    program.columns(np.full(len(more_usd), np.inf), more_usd)
+    shares = program.columns(allowed.ravel().astype(np.float64), cost_usd.ravel() / unit_usd).reshape(allowed.shape)
+    unmet = program.columns(unmet_cap, unmet_usd / unit_usd)
+    beyond_usd = unmet_usd + (excess_usd or 0.0)
+    excess = program.columns(np.zeros(types) if excess_usd is None else 1 - unmet_cap, beyond_usd / unit_usd)
+    program.columns(np.full(len(more_usd), np.inf), more_usd / unit_usd)
     demand, ones = np.hstack([shares, unmet[:, None], excess[:, None]]), np.ones(types)
     program.rows((np.arange(types)[:, None], demand, 1.0), at_least=ones, at_most=ones)
     for block in limits:
-        unit = np.where(block.limit > 0, block.limit, 1.0)
+        unit = np.where(block.limit > 0, block.limit, np.abs(block.use).max(axis=1, initial=0.0))
+        unit = np.where(unit > 0, unit, 1.0)
         row = np.arange(len(unit))[:, None]
         program.rows((row, block.column, block.use / unit[:, None]), at_most=block.limit / unit)
-    solver = _solver()
-    solver.setOptionValue("objective_bound", below_usd)
-    program.hand_to(solver)
-    solver.run()
-    status = solver.getModelStatus()
-    if status == highspy.HighsModelStatus.kOptimal:
-        return np.array(solver.getSolution().col_value, dtype=np.float64)
-    if status in (*NO_SOLUTION, highspy.HighsModelStatus.kObjectiveBound):
-        return None
-    error = failure(solver, "a routing program")
-    del _of_thread.solver  # the next program gets a new one
-    raise error
+    for attempt in range(len(SETTINGS)):
+        solver = _solver(attempt)
+        solver.setOptionValue("objective_bound", below_usd / unit_usd)
+        program.hand_to(solver)
+        solver.run()
+        status = solver.getModelStatus()
+        if status == highspy.HighsModelStatus.kOptimal:
+            return np.array(solver.getSolution().col_value, dtype=np.float64)
+        if status in (*NO_SOLUTION, highspy.HighsModelStatus.kObjectiveBound):
+            return None
+        del _of_thread.solvers[attempt]  # the next program gets a new one
+    raise failure(solver, "a routing program")
 
 
 _of_thread = threading.local()
 
 
-def _solver() -> highspy.Highs:
-    """The solver of this thread. A program that is passed to it replaces all that was there, the basis too."""
+def _solver(attempt: int) -> highspy.Highs:
+    """The solver of this thread for an attempt. A program that is passed to it replaces all that was there."""
     make_ready()
-    if not hasattr(_of_thread, "solver"):
-        _of_thread.solver = new_solver(**SETTINGS)
-    solver: highspy.Highs = _of_thread.solver
+    if not hasattr(_of_thread, "solvers"):
+        _of_thread.solvers = {}
+    if attempt not in _of_thread.solvers:
+        _of_thread.solvers[attempt] = new_solver(**SETTINGS[attempt])
+    solver: highspy.Highs = _of_thread.solvers[attempt]
     return solver

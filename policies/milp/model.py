@@ -9,12 +9,14 @@ deployments.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyomo.environ as pyo
 
 from policies.heuristics.coverage import largest_share
 from policies.heuristics.dominance import dominated, useful_replicas
+from policies.highs import unit_of
 from simulator.planning.plan import PlanArrays
 from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
 
@@ -80,19 +82,27 @@ def state_routing(block: pyo.Block, problem: PlanningProblem, model: pyo.Concret
     _totals(block, problem)
 
 
-def fleet_usd(model: pyo.ConcreteModel, problem: PlanningProblem) -> pyo.Expression:
-    """Rent and weights."""
-    return pyo.quicksum(float(problem.rent_usd[a]) * model.r[a] for a in model.A) + pyo.quicksum(
-        float(problem.model_storage_usd[a]) * model.w[a] for a in model.A
+def fleet_cost(model: pyo.ConcreteModel, problem: PlanningProblem, unit_usd: float) -> pyo.Expression:
+    """Rent and weights, in units of `unit_usd`."""
+    rent, weights = problem.rent_usd / unit_usd, problem.model_storage_usd / unit_usd
+    return pyo.quicksum(float(rent[a]) * model.r[a] for a in model.A) + pyo.quicksum(
+        float(weights[a]) * model.w[a] for a in model.A
     )
 
 
-def routing_usd(block: pyo.Block, problem: PlanningProblem) -> pyo.Expression:
-    """Serving, and not serving."""
-    serving = problem.delay_penalty_usd + problem.token_storage_usd[:, None]
+def routing_cost(block: pyo.Block, problem: PlanningProblem, unit_usd: float) -> pyo.Expression:
+    """Serving, and not serving, in units of `unit_usd`."""
+    serving = (problem.delay_penalty_usd + problem.token_storage_usd[:, None]) / unit_usd
+    unmet = problem.unmet_usd / unit_usd
     return pyo.quicksum(float(serving[i, a]) * block.x[i, a] for i, a in block.IA) + pyo.quicksum(
-        float(problem.unmet_usd[i]) * block.u[i] for i in block.u
+        float(unmet[i]) * block.u[i] for i in block.u
     )
+
+
+def spending(model: pyo.ConcreteModel, problem: PlanningProblem, unit_usd: float) -> pyo.Expression:
+    """What counts against the budget, in units of `unit_usd`."""
+    tokens = problem.token_storage_usd / unit_usd
+    return fleet_cost(model, problem, unit_usd) + pyo.quicksum(float(tokens[i]) * model.x[i, a] for i, a in model.IA)
 
 
 def _routes(usable: Iterable[int], largest: FloatArray) -> pyo.Set:
@@ -119,7 +129,8 @@ def _shares(block: pyo.Block, problem: PlanningProblem) -> tuple[dict[int, list[
 
 
 def _objective(model: pyo.ConcreteModel, problem: PlanningProblem) -> None:
-    model.cost = pyo.Objective(expr=fleet_usd(model, problem) + routing_usd(model, problem))
+    unit_usd = problem.money_unit_usd
+    model.cost = pyo.Objective(expr=fleet_cost(model, problem, unit_usd) + routing_cost(model, problem, unit_usd))
 
 
 def _demand(model: pyo.ConcreteModel, by_type: dict[int, list[int]]) -> None:
@@ -129,28 +140,37 @@ def _demand(model: pyo.ConcreteModel, by_type: dict[int, list[int]]) -> None:
 
 
 def _limits(model: pyo.ConcreteModel, problem: PlanningProblem, by_type: dict[int, list[int]]) -> None:
-    """Mean delay and error of each type, summed over the served shares."""
+    """Mean delay and error of each type, summed over the served shares; each limit is one."""
     served = [i for i, columns in by_type.items() if columns]
-    model.delay = pyo.Constraint(
-        served,
-        rule=lambda m, i: (
-            pyo.quicksum(float(problem.delay_s[i, a]) * m.x[i, a] for a in by_type[i]) <= float(problem.delay_slo_s[i])
-        ),
-    )
-    model.error = pyo.Constraint(
-        served,
-        rule=lambda m, i: (
-            pyo.quicksum(float(problem.error[i, a]) * m.x[i, a] for a in by_type[i]) <= float(problem.error_slo[i])
-        ),
-    )
+    for name, value, limit in (
+        ("delay", problem.delay_s, problem.delay_slo_s),
+        ("error", problem.error, problem.error_slo),
+    ):
+        unit = unit_of(limit)
+        use, most = value / unit[:, None], limit / unit
+        row = partial(_type_row, use=use, most=most, by_type=by_type)
+        model.add_component(name, pyo.Constraint(served, rule=row))
+
+
+def _type_row(
+    m: pyo.ConcreteModel, i: int, *, use: FloatArray, most: FloatArray, by_type: dict[int, list[int]]
+) -> pyo.Expression:
+    return at_most(pyo.quicksum(float(use[i, a]) * m.x[i, a] for a in by_type[i]), float(most[i]))
+
+
+def at_most(body: pyo.Expression, limit: float) -> pyo.Expression:
+    """The row `body <= limit`. Where nothing in it has a coefficient but zero there is nothing to keep."""
+    row = body <= limit
+    return pyo.Constraint.Feasible if row is True else row
 
 
 def _capacity(model: pyo.ConcreteModel, problem: PlanningProblem, by_configuration: dict[int, list[int]]) -> None:
     model.compute = pyo.Constraint(
         model.A,
-        rule=lambda m, a: (
+        rule=lambda m, a: at_most(
             pyo.quicksum(float(problem.load[i, a]) * m.x[i, a] for i in by_configuration[a])
-            <= float(problem.cap[a]) * m.r[a]
+            - float(problem.cap[a]) * m.r[a],
+            0.0,
         ),
     )
     model.memory = pyo.Constraint(
@@ -236,20 +256,16 @@ def covers_of(problem: PlanningProblem, i: int, columns: list[int]) -> list[Cove
 
 
 def _totals(model: pyo.ConcreteModel, problem: PlanningProblem) -> None:
-    served = [pyo.quicksum([]) for _ in problem.query_types]
-    for i, a in model.IA:
-        served[i] += model.x[i, a]
+    """Storage and budget; each limit is one."""
+    gb, usd = unit_of(np.array([problem.storage_capacity_gb, problem.budget_usd]))
     model.storage = pyo.Constraint(
-        expr=pyo.quicksum(float(problem.model_storage_gb[a]) * model.w[a] for a in model.A)
-        + pyo.quicksum(float(gb) * share for gb, share in zip(problem.token_storage_gb, served, strict=True))
-        <= problem.storage_capacity_gb
+        expr=at_most(
+            pyo.quicksum(float(problem.model_storage_gb[a] / gb) * model.w[a] for a in model.A)
+            + pyo.quicksum(float(problem.token_storage_gb[i] / gb) * model.x[i, a] for i, a in model.IA),
+            float(problem.storage_capacity_gb / gb),
+        )
     )
-    model.budget = pyo.Constraint(
-        expr=pyo.quicksum(float(problem.rent_usd[a]) * model.r[a] for a in model.A)
-        + pyo.quicksum(float(problem.model_storage_usd[a]) * model.w[a] for a in model.A)
-        + pyo.quicksum(float(usd) * share for usd, share in zip(problem.token_storage_usd, served, strict=True))
-        <= problem.budget_usd
-    )
+    model.budget = pyo.Constraint(expr=at_most(spending(model, problem, float(usd)), float(problem.budget_usd / usd)))
 
 
 def solution_arrays(built: MilpModel) -> PlanArrays:

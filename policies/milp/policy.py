@@ -23,8 +23,8 @@ from policies.heuristics.conflict.search import why_no_plan
 from policies.heuristics.dominance import undominated
 from policies.heuristics.routing import route
 from policies.highs import make_ready
-from policies.milp.model import build_model, set_values, solution_arrays, usable_configurations
-from simulator.errors import InfeasibleError, RunError
+from policies.milp.model import build_model, set_values, solution_arrays, spending, usable_configurations
+from simulator.errors import InfeasibleError, RunError, SolverError
 from simulator.planning.plan import Plan, PlanArrays, PlanStatus, build_plan, plan_arrays
 from simulator.planning.policy import SearchProgress, StoppingRule
 from simulator.planning.problem import IntArray, PlanningProblem
@@ -73,6 +73,7 @@ class Progress:
 
     report: Callable[[SearchProgress], None] | None
     started: float
+    unit_usd: float = 1.0  # of what HiGHS counts
     cost_usd: float | None = None
     bound_usd: float | None = None
     failure: BaseException | None = field(default=None, init=False)
@@ -96,8 +97,9 @@ class Progress:
         if cheaper or tighter:
             self._send()
 
-    def found(self, cost_usd: float, bound_usd: float) -> None:
+    def found(self, cost: float, bound: float) -> None:
         """Report what HiGHS has in the middle of its search, short of its tolerances."""
+        cost_usd, bound_usd = cost * self.unit_usd, bound * self.unit_usd
         self.tell(
             cost_usd=cost_usd + REPORT_MARGIN * abs(cost_usd), bound_usd=bound_usd - REPORT_MARGIN * abs(bound_usd)
         )
@@ -125,7 +127,7 @@ class Milp:
     name: str = "milp"
 
     def plan(self, problem: PlanningProblem, *, incumbent: Plan | None, stop: StoppingRule, seed: int) -> Plan:
-        progress = Progress(stop.report, time.perf_counter())
+        progress = Progress(stop.report, time.perf_counter(), unit_usd=problem.money_unit_usd)
         made = self._plan(problem, stop, seed, progress)
         made = replace(made, seconds=time.perf_counter() - progress.started)
         progress.finish(made)
@@ -179,15 +181,13 @@ class Milp:
             why = "in its time: give it more"
             if results.termination_condition is TerminationCondition.error:
                 why = "because HiGHS failed"
-            raise RunError(f"policy {self.name} found no plan for {problem.name} {why}")
+            raise SolverError(f"policy {self.name} found no plan for {problem.name} {why}")
         best = min(plans, key=lambda plan: plan.cost_usd)
-        bound_usd = results.objective_bound
-        if results.termination_condition in INFEASIBLE:
-            bound_usd = None  # AGH's plan is there to prove the contrary: what HiGHS says is not to be trusted
-        return replace(
-            best,
-            bound_usd=min(bound_usd, best.cost_usd) if bound_usd is not None and math.isfinite(bound_usd) else None,
-        )
+        bound_usd = _believed(results, best.cost_usd, problem.money_unit_usd)
+        best = replace(best, bound_usd=bound_usd)
+        if status is PlanStatus.OPTIMAL and (best.gap is None or best.gap > stop.relative_gap + REPORT_MARGIN):
+            best = replace(best, status=PlanStatus.FEASIBLE)  # what HiGHS says and its solution does not keep
+        return best
 
     def _nothing(self, problem: PlanningProblem, stop: StoppingRule, seed: int, started: float) -> Plan:
         """Where no configuration is usable there is nothing to solve: all demand is unmet, if the caps allow it."""
@@ -197,6 +197,15 @@ class Milp:
         arrays = PlanArrays(np.zeros(len(problem.configurations), dtype=np.int64), share, np.ones(len(share)))
         plan = build_plan(problem, arrays, policy=self.name, status=PlanStatus.OPTIMAL, seconds=0.0)
         return replace(plan, bound_usd=plan.cost_usd)
+
+
+def _believed(results: Solved, cost_usd: float, unit_usd: float) -> float | None:
+    """The bound of HiGHS, None where a plan is there that contradicts it by more than HiGHS's tolerances."""
+    bound = results.objective_bound
+    if bound is None or not math.isfinite(bound) or results.termination_condition in INFEASIBLE:
+        return None
+    bound_usd = bound * unit_usd
+    return min(bound_usd, cost_usd) if bound_usd <= cost_usd * (1 + REPORT_MARGIN) else None
 
 
 def _heuristic_plan(problem: PlanningProblem, stop: StoppingRule, seed: int) -> Plan | None:
@@ -328,9 +337,10 @@ def _why_infeasible(problem: PlanningProblem, stop: StoppingRule, seed: int, sta
 
 def _least_spending_usd(seed: int, problem: PlanningProblem, seconds: float) -> float | None:
     """What the cheapest fleet found spends that keeps every limit but the budget; None if there is none either."""
-    built = build_model(replace(problem, budget_usd=math.inf))  # or what is too dear by itself would be left out
-    built.model.budget.deactivate()
+    unlimited = replace(problem, budget_usd=math.inf)  # or what is too dear by itself would be left out
+    built, unit_usd = build_model(unlimited), problem.money_unit_usd
     built.model.cost.deactivate()
-    built.model.spending = pyo.Objective(expr=built.model.budget.body)
+    built.model.spending = pyo.Objective(expr=spending(built.model, problem, unit_usd))
     stop = StoppingRule(relative_gap=0.001, max_nodes=1000, time_limit_s=seconds)
-    return solve(built.model, stop, seed, Progress(None, time.perf_counter())).incumbent_objective
+    least = solve(built.model, stop, seed, Progress(None, time.perf_counter())).incumbent_objective
+    return None if least is None else least * unit_usd

@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyomo.environ as pyo
 
-from policies.milp.model import fleet_usd, routing_usd, state_fleet, state_routing, usable_configurations
+from policies.highs import unit_of
+from policies.milp.model import fleet_cost, routing_cost, state_fleet, state_routing, usable_configurations
 from policies.milp.policy import HAND_OVER_PER_BUILD, STATING_S_PER_SHARE, Progress, solve
 from policies.robust.objective import Objective
 from policies.robust.scenarios import Scenario, widest
@@ -65,57 +66,57 @@ def solved(objective: Objective, stop: StoppingRule, seed: int) -> RobustOptimum
     progress = Progress(None, time.perf_counter())
     model, reference = build_robust_model(objective)
     found = solve(model, stop, seed, progress)
-    value_usd = found.incumbent_objective
-    if value_usd is None:
-        return RobustOptimum(replicas=None, value_usd=None, bound_usd=found.objective_bound)
+    unit_usd = objective.problem.money_unit_usd
+    value = found.incumbent_objective
+    bound_usd = None if found.objective_bound is None else found.objective_bound * unit_usd
+    if value is None:
+        return RobustOptimum(replicas=None, value_usd=None, bound_usd=bound_usd)
     replicas = np.zeros(len(reference.configurations), dtype=np.int64)
     for a in model.A:
         replicas[a] = round(pyo.value(model.r[a]))
-    consistent = abs(pyo.value(model.cost) - value_usd) <= CONSISTENT * max(1.0, abs(value_usd))
-    return RobustOptimum(
-        replicas=replicas, value_usd=value_usd, bound_usd=found.objective_bound if consistent else None
-    )
+    consistent = abs(pyo.value(model.cost) - value) <= CONSISTENT * max(1.0, abs(value))
+    return RobustOptimum(replicas=replicas, value_usd=value * unit_usd, bound_usd=bound_usd if consistent else None)
 
 
 def build_robust_model(objective: Objective) -> tuple[pyo.ConcreteModel, PlanningProblem]:
-    """The program, and the problem whose configurations it is about."""
+    """The program, in units of the problem's `money_unit_usd`, and the problem whose configurations it is about."""
     scenarios, problem = objective.scenarios, objective.problem
     reference = widest(problem, scenarios)
     model = pyo.ConcreteModel(name=f"robust {problem.name}")
     state_fleet(model, reference)
     model.scenario = pyo.Block(range(len(scenarios)))
-    cost_usd = [_state_scenario(model.scenario[s], scenario, model) for s, scenario in enumerate(scenarios)]
+    unit_usd = problem.money_unit_usd
+    cost = [_state_scenario(model.scenario[s], scenario, model, unit_usd) for s, scenario in enumerate(scenarios)]
     planned = model.scenario[0]
     all_usd = float(problem.unmet_usd.sum())
-    model.dropped = pyo.Constraint(
-        expr=pyo.quicksum(float(usd) * planned.u[i] for i, usd in enumerate(problem.unmet_usd))
-        <= objective.unmet_limit_usd + NOTHING * all_usd
-    )
+    if all_usd > 0:
+        model.dropped = pyo.Constraint(
+            expr=pyo.quicksum(float(usd / all_usd) * planned.u[i] for i, usd in enumerate(problem.unmet_usd))
+            <= objective.unmet_limit_usd / all_usd + NOTHING
+        )
     model.cost = pyo.Objective(
-        expr=fleet_usd(model, problem) + _measure(model, cost_usd, objective.weight, objective.tail)
+        expr=fleet_cost(model, problem, unit_usd) + _measure(model, cost, objective.weight, objective.tail)
     )
     return model, reference
 
 
-def _measure(
-    model: pyo.ConcreteModel, cost_usd: list[pyo.Expression], weight: FloatArray, tail: float
-) -> pyo.Expression:
-    likely = [s for s in range(len(cost_usd)) if weight[s] > 0]
+def _measure(model: pyo.ConcreteModel, cost: list[pyo.Expression], weight: FloatArray, tail: float) -> pyo.Expression:
+    likely = [s for s in range(len(cost)) if weight[s] > 0]
     if tail == 0:
-        return pyo.quicksum(float(weight[s]) * cost_usd[s] for s in likely)
+        return pyo.quicksum(float(weight[s]) * cost[s] for s in likely)
     model.eta = pyo.Var()
     model.y = pyo.Var(likely, domain=pyo.NonNegativeReals)
-    model.beyond = pyo.Constraint(likely, rule=lambda m, s: m.y[s] >= cost_usd[s] - m.eta)
+    model.beyond = pyo.Constraint(likely, rule=lambda m, s: m.y[s] >= cost[s] - m.eta)
     return model.eta + pyo.quicksum(float(weight[s]) * model.y[s] for s in likely) / (1 - tail)
 
 
-def _state_scenario(block: pyo.Block, scenario: Scenario, model: pyo.ConcreteModel) -> pyo.Expression:
-    """A routing in a scenario; returns what it costs, without the fleet."""
+def _state_scenario(block: pyo.Block, scenario: Scenario, model: pyo.ConcreteModel, unit_usd: float) -> pyo.Expression:
+    """A routing in a scenario; returns what it costs, without the fleet, in units of `unit_usd`."""
     problem, protection = scenario.problem, scenario.protection
     state_routing(block, problem, model)
-    cost_usd = routing_usd(block, problem)
+    cost = routing_cost(block, problem, unit_usd)
     if protection is None:
-        return cost_usd
+        return cost
     of_type: dict[int, list[int]] = {i: [] for i in block.u}
     for i, a in block.IA:
         of_type[i].append(a)
@@ -124,6 +125,8 @@ def _state_scenario(block: pyo.Block, scenario: Scenario, model: pyo.ConcreteMod
         ("delay", problem.delay_s, problem.delay_slo_s, problem.delay_usd_per_s),
         ("error", problem.error, problem.error_slo, np.zeros(len(of_type))),
     ):
+        unit = unit_of(limit)
+        use, most = use / unit[:, None], limit / unit
         worst = pyo.Block()
         block.add_component(f"worst_{name}", worst)
         worst.z = pyo.Var(list(of_type), domain=pyo.NonNegativeReals)
@@ -136,8 +139,8 @@ def _state_scenario(block: pyo.Block, scenario: Scenario, model: pyo.ConcreteMod
         worst.each = pyo.ConstraintList()
         for i, columns in of_type.items():
             served = pyo.quicksum(float(use[i, a]) * block.x[i, a] for a in columns)
-            worst.limit.add(served + added[i] <= float(limit[i]))
+            worst.limit.add(served + added[i] <= float(most[i]))
             for a in columns:
                 worst.each.add(worst.z[i] + worst.p[i, a] >= float(more[i] * use[i, a]) * block.x[i, a])
-        cost_usd += pyo.quicksum(float(price_usd[i]) * added[i] for i in of_type)
-    return cost_usd
+        cost += pyo.quicksum(float(price_usd[i] * unit[i] / unit_usd) * added[i] for i in of_type)
+    return cost

@@ -63,7 +63,10 @@ class Plan:
         """Relative distance of the cost from the proven bound, None without a bound."""
         if self.bound_usd is None:
             return None
-        return max(0.0, self.cost_usd - self.bound_usd) / max(abs(self.cost_usd), 1e-12)
+        distance_usd = max(0.0, self.cost_usd - self.bound_usd)
+        if distance_usd == 0:
+            return 0.0
+        return distance_usd / abs(self.cost_usd) if self.cost_usd else math.inf
 
     @property
     def gpus(self) -> int:

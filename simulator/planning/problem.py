@@ -240,6 +240,22 @@ class PlanningProblem:
         return self.delay_usd_per_s[:, None] * self.delay_s
 
     @cached_property
+    def money_unit_usd(self) -> float:
+        """About a percent of what a plan costs, as a power of two: solvers and searches have absolute tolerances.
+
+        A plan is taken to cost what the whole demand costs where each type is served in fractions of replicas by the
+        configuration that does it cheapest, or is left unmet if that is cheaper still. Powers of two divide exactly.
+        """
+        replicas = np.maximum(np.divide(self.load, self.cap, out=np.zeros_like(self.load), where=self.cap > 0), self.kv)
+        serve_usd = self.delay_penalty_usd + self.token_storage_usd[:, None] + replicas * self.rent_usd
+        cheapest_usd = np.where(self.allowed & np.isfinite(serve_usd), serve_usd, np.inf).min(axis=1, initial=np.inf)
+        usd = np.minimum(cheapest_usd, self.unmet_usd).sum()
+        for size in (usd, cheapest_usd[np.isfinite(cheapest_usd)].sum(), self.rent_usd.sum(), self.unmet_usd.sum()):
+            if 0 < size < np.inf:
+                return float(2.0 ** np.round(np.log2(size / 100)))
+        return 1.0
+
+    @cached_property
     def unmet_usd(self) -> FloatArray:
         """Shape (types,): penalty if no demand of the type is served."""
         return self.period_h * self._per_type("unmet_penalty_usd_per_query") * self.arrival_per_h

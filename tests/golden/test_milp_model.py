@@ -1,7 +1,8 @@
 """The MILP of two types and two configurations, row by row, and what must hold of any such model.
 
 The golden text is what HiGHS reads back from the LP file that Pyomo writes, so it depends on neither's formatting.
-Every coefficient in it can be had by hand from the numbers below.
+Every coefficient in it can be had by hand from the numbers below: the rows of limits are divided by them, and the
+objective counts in a percent of what a plan costs, rounded to a power of two (1/32 USD of some 4).
 """
 
 from dataclasses import replace
@@ -55,19 +56,20 @@ TIER = TierSize(
 
 GOLDEN = """
 min
-2 r(0) + 4 r(1) + 0.4 w(0) + 0.4 w(1) + 3.6144 x(0_0) + 1.4544 x(0_1) + 1.08 x(1_0) + 0.72 x(1_1) + 72 u(0) + 36 u(1)
-budget: 2 r(0) + 4 r(1) + 0.4 w(0) + 0.4 w(1) + 0.0144 x(0_0) + 0.0144 x(0_1) <= 20
+64 r(0) + 128 r(1) + 12.8 w(0) + 12.8 w(1) + 115.661 x(0_0) + 46.5408 x(0_1) \
++ 34.56 x(1_0) + 23.04 x(1_1) + 2304 u(0) + 1152 u(1)
+budget: 0.1 r(0) + 0.2 r(1) + 0.02 w(0) + 0.02 w(1) + 0.00072 x(0_0) + 0.00072 x(0_1) <= 1
 compute(0): -1 r(0) + 0.4 x(0_0) + 0.2 x(1_0) <= 0
 compute(1): -1 r(1) + 0.2 x(0_1) + 0.1 x(1_1) <= 0
 cover(0): 1 w(0) + 1 w(1) >= 1
 cover(1): 1 w(1) + 5 u(0) >= 1
 cover(2): 1 w(1) >= 1
-delay(0): 5 x(0_0) + 2 x(0_1) <= 4
-delay(1): 3 x(1_0) + 2 x(1_1) <= 2.5
+delay(0): 1.25 x(0_0) + 0.5 x(0_1) <= 1
+delay(1): 1.2 x(1_0) + 0.8 x(1_1) <= 1
 demand(0): 1 x(0_0) + 1 x(0_1) + 1 u(0) = 1
 demand(1): 1 x(1_0) + 1 x(1_1) + 1 u(1) = 1
-error(0): 0.08 x(0_0) + 0.08 x(0_1) <= 0.1
-error(1): 0.1 x(1_0) + 0.05 x(1_1) <= 0.05
+error(0): 0.8 x(0_0) + 0.8 x(0_1) <= 1
+error(1): 2 x(1_0) + 1 x(1_1) <= 1
 linking(0_0): -0.8 w(0) + 1 x(0_0) <= 0
 linking(0_1): -1 w(1) + 1 x(0_1) <= 0
 linking(1_0): -0.5 w(0) + 1 x(1_0) <= 0
@@ -79,7 +81,7 @@ presence(0): -1 r(0) + 1 w(0) <= 0
 presence(1): -1 r(1) + 1 w(1) <= 0
 replicas(0): 1 r(0) - 1 w(0) <= 0
 replicas(1): 1 r(1) - 1 w(1) <= 0
-storage: 20 w(0) + 20 w(1) + 0.72 x(0_0) + 0.72 x(0_1) <= 50
+storage: 0.4 w(0) + 0.4 w(1) + 0.0144 x(0_0) + 0.0144 x(0_1) <= 1
 integer 0 <= r(0) <= 1
 integer 0 <= r(1) <= 1
 integer 0 <= w(0) <= 1
@@ -158,7 +160,8 @@ def test_the_model_of_two_types_and_two_configurations(solver):
 def test_its_optimum_is_the_one_by_hand(solver):
     """Half of `code` at most can go to one GPU (its error), and none may be unmet: both types go to two GPUs."""
     solver.run()
-    assert solver.getInfo().objective_function_value == pytest.approx(4.0 + 0.4 + 1.4544 + 0.72)
+    unit_usd = two_by_two().money_unit_usd
+    assert solver.getInfo().objective_function_value * unit_usd == pytest.approx(4.0 + 0.4 + 1.4544 + 0.72)
     plan = make_policy("milp").plan(two_by_two(), incumbent=None, stop=StoppingRule(), seed=0)
     assert plan.cost_usd == pytest.approx(6.5744)
     assert [(d.configuration.tensor_parallel, d.replicas) for d in plan.deployments] == [(2, 1)]
@@ -196,5 +199,6 @@ def test_plans_of_the_heuristics_satisfy_every_row(data_dir, policy):
         if constraint.slack() < -1e-6 * max(1.0, abs(pyo.value(constraint.upper) or 0.0))
     ]
     assert broken == []
-    assert pyo.value(model.cost) == pytest.approx(sum(plan_cost_usd(problem, arrays).values()), rel=1e-9)
-    assert pyo.value(model.cost) <= plan.cost_usd * (1 + 1e-9)
+    cost_usd = pyo.value(model.cost) * problem.money_unit_usd
+    assert cost_usd == pytest.approx(sum(plan_cost_usd(problem, arrays).values()), rel=1e-9)
+    assert cost_usd <= plan.cost_usd * (1 + 1e-9)

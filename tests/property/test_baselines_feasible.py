@@ -87,7 +87,7 @@ def test_the_relaxation_does_not_depend_on_how_many_configurations_enter_at_a_ti
         patch.setattr("policies.heuristics.lpr.ENTERING", entering)
         few = relaxed_usd(problem)
         patch.setattr("policies.heuristics.lpr.ENTERING", 10**6)
-        patch.setattr("policies.heuristics.lpr.GAIN_USD", -np.inf)
+        patch.setattr("policies.heuristics.lpr.GAIN", -np.inf)
         assert few == pytest.approx(relaxed_usd(problem), rel=1e-6, abs=1e-6)
 
 

@@ -59,7 +59,7 @@ def test_the_largest_share_keeps_the_limits_of_the_type(seed):
 
 @given(left=st.floats(-10, 10) | st.just(np.inf), use=st.floats(0, 10))
 def test_a_share_is_between_nothing_and_all(left, use):
-    share = float(share_that_fits(np.array(left), np.float64(use)))
+    share = float(share_that_fits(np.array(left), np.float64(use), 1.0))
     assert 0 <= share <= 1
     if left >= 0:
         assert share * use <= left * (1 + 1e-9) or share == 0

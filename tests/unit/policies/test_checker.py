@@ -199,7 +199,7 @@ def test_a_limit_that_is_met_exactly(make, constraint):
     for factor, accepted in ((1.0, True), (1 - 5e-7, True), (1 - 2e-6, False)):
         if name == "query_types":
             field = {"unmet share": "unmet_cap", "mean delay": "delay_slo_s", "mean error": "error_slo"}[constraint]
-            absolute = value * factor if value > 1 else value - (1 - factor)
+            absolute = value - (1 - factor) if constraint == "unmet share" else value * factor
             tight = replace(problem, query_types=(replace(was[0], **{field: absolute}), CODE))
         else:
             tight = replace(problem, **{name: value * factor})

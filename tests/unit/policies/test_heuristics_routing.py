@@ -122,7 +122,7 @@ def test_a_bound_on_the_cost_spares_no_routing_below_it():
 
 def test_a_solver_that_fails_is_not_taken_for_an_infeasible_fleet(monkeypatch):
     monkeypatch.setattr(routing, "_of_thread", threading.local())
-    monkeypatch.setitem(routing.SETTINGS, "simplex_iteration_limit", 0)
+    monkeypatch.setattr(routing, "SETTINGS", [{"simplex_iteration_limit": 0, "presolve": "off"}])
     with pytest.raises(RunError, match="HiGHS failed on a routing program"):
         route(two([query("q", error_slo=0.05)], load=0.7), np.array([1, 1]))
 
