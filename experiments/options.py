@@ -31,7 +31,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress and no notes on standard error; errors stay.")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="One seed, one result.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="One seed, one result.")]
 SeedsOption = Annotated[int, typer.Option("--seeds", min=1, help="Draws: seeds 0, 1, ...")]
 PolicyOption = Annotated[
     list[str] | None,

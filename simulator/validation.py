@@ -1,6 +1,7 @@
 """Pydantic at the edge: one way to turn validation errors into messages for the user."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -16,6 +17,7 @@ class StrictModel(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+LARGEST = 1e30  # of the numbers in a file
 
 
 def validated(schema: type[Model], raw: object, source: str, *, context: Any = None) -> Model:
@@ -27,7 +29,37 @@ def validated(schema: type[Model], raw: object, source: str, *, context: Any = N
         Naming `source`, the path of each field that cannot be used, what was expected and what was found.
     """
     try:
-        return schema.model_validate(raw, context=context)
+        made = schema.model_validate(raw, context=context)
+    except ValidationError as error:
+        raise input_error(source, error, schema) from None
+    if beyond := list(_beyond_reason(raw, ())):
+        expected = f"expected a number of at most {LARGEST:g} and, unless it is zero, of at least {1 / LARGEST:g}"
+        raise InputError(f"{source}: {field_path(where)}: {expected}, found {value!r}" for where, value in beyond)
+    return made
+
+
+def _beyond_reason(raw: object, where: tuple[int | str, ...]) -> Iterator[tuple[tuple[int | str, ...], float]]:
+    """Numbers that no unit explains: arithmetic with them overflows, or loses everything else."""
+    if isinstance(raw, Mapping):
+        for key, value in raw.items():
+            yield from _beyond_reason(value, (*where, str(key)))
+    elif isinstance(raw, list | tuple):
+        for number, value in enumerate(raw):
+            yield from _beyond_reason(value, (*where, number))
+    elif isinstance(raw, int | float) and raw != 0 and not 1 / LARGEST <= abs(raw) <= LARGEST:
+        yield where, raw
+
+
+def refuse_other_types(schema: type[BaseModel], raw: object, source: str) -> None:
+    """Refuse `true` for 1 and `"25"` for 25, which `validated` takes: of a file the types count, too.
+
+    Raises
+    ------
+    InputError
+        As `validated`.
+    """
+    try:
+        schema.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
         raise input_error(source, error, schema) from None
 

@@ -5,14 +5,18 @@ error. Exit codes: 0 done, 1 the run failed (or a check did), 2 bad input, 130 i
 inside `main`, so that Ctrl-C ends in a line even while modules load.
 """
 
+import signal
 import sys
+from contextlib import suppress
 
 SHOWN_PROBLEMS = 20
 
 
 def main() -> None:
-    """Run the command, and turn errors into messages and exit codes."""
+    """Run the command, and turn errors into messages and exit codes. SIGTERM ends it as Ctrl-C does."""
     try:
+        with suppress(ValueError):  # in the main thread only
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         _run()
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

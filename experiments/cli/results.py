@@ -1,6 +1,9 @@
 """`tokenfleet results`: ask the tables of a run directory in SQL."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import duckdb
@@ -15,6 +18,12 @@ from experiments.show.progress import Terminal
 from simulator.errors import InputError
 
 MOST_ROWS = 200
+# The tables of our own, of replays, token logs, sweeps and backtests: a folder may be somebody else's, and hold others.
+TABLES = (
+    *("agreement", "costs", "events", "forecasts", "intervals", "load", "rentals", "requests", "segments"),
+    *("results", "timing"),
+)
+COLUMNS = "select table_name, column_name, data_type from information_schema.columns"
 
 
 def command(
@@ -51,29 +60,53 @@ def query(directory: Path, sql: str | None) -> tuple[list[str], list[tuple[Any, 
     Raises
     ------
     InputError
-        If it is no run directory, has no tables yet, or the query is wrong.
+        If it is no run directory, has no tables yet, or the query is wrong, is not one, or asks for anything else.
     """
     if not (directory / MARKER).is_file():
         raise InputError(f"{directory}: is no run directory of tokenfleet (no {MARKER})")
-    files = sorted(directory.glob("*.parquet"))
+    files = [directory / f"{name}.parquet" for name in TABLES if (directory / f"{name}.parquet").is_file()]
     if not files:
         raise InputError(f"{directory}: holds no tables yet: the run has not ended")
-    with duckdb.connect() as base:
-        try:
-            for file in files:
-                path = str(file).replace("'", "''")
-                base.execute(f"create view \"{file.stem}\" as select * from read_parquet('{path}')")
-            found = base.execute(sql or "select table_name, column_name, data_type from information_schema.columns")
+    try:
+        with duckdb.connect(config={"python_enable_replacements": False}) as base, _in_unicode(directory) as folder:
+            paths = ["'" + str(folder / file.name).replace("'", "''") + "'" for file in files]
+            for file, path in zip(files, paths, strict=True):
+                base.execute(f'create view "{file.stem}" as select * from read_parquet({path})')
+            # From here on no other file can be read, and none of this undone; that nothing is written, the kind says.
+            base.execute(f"set allowed_paths = [{', '.join(paths)}]; set enable_external_access = false")
+            base.execute("set lock_configuration = true")
+            found = base.execute(_one_statement(sql) if sql else COLUMNS)
             names = [item[0] for item in found.description or ()]
             rows = found.fetchall()
-        except duckdb.Error as error:
-            raise InputError(f"--sql: {_first_line(str(error))}") from None
+    except duckdb.Error as error:
+        raise InputError(f"--sql: {_first_line(str(error))}") from None
     if sql is None:
         from experiments.sweep.schema import BY_NAME
 
         units = [(BY_NAME[row[1]].unit if row[1] in BY_NAME else "") for row in rows]
         return [*names, "unit"], [(*row, unit) for row, unit in zip(rows, units, strict=True)]
     return names, rows
+
+
+@contextmanager
+def _in_unicode(directory: Path) -> Iterator[Path]:
+    """The folder under a name that DuckDB takes: not every name of a file is text."""
+    try:
+        str(directory).encode()
+        yield directory
+    except UnicodeEncodeError:
+        with TemporaryDirectory() as place:
+            link = Path(place) / "run"
+            link.symlink_to(directory.absolute())
+            yield link
+
+
+def _one_statement(sql: str) -> duckdb.Statement:
+    statements = duckdb.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
+        raise InputError(f"--sql: expected one SELECT, found {kinds}")
+    return statements[0]
 
 
 def _first_line(text: str) -> str:

@@ -23,7 +23,7 @@ from simulator.planning.plan import describe
 from simulator.planning.problem import CapacityRows
 from simulator.replica.port import Discipline, NominalReplica
 from simulator.replica.registry import discipline_of
-from simulator.validation import closest, validated
+from simulator.validation import closest, refuse_other_types, validated
 from simulator.workload import Trace
 from traces.forecast.registry import refuse_unknown
 
@@ -244,9 +244,10 @@ def load_scenario(name_or_path: str) -> Scenario:
 
 def _parsed(data: bytes, source: str, folder: Path) -> Scenario:
     try:
-        stated = tomllib.loads(data.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        stated = tomllib.loads(data.decode("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{source}: expected TOML: {error}") from None
+    refuse_other_types(ScenarioFile, stated, source)
     return resolve(stated, source=source, folder=folder)
 
 

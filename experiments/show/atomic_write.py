@@ -28,7 +28,7 @@ def write_whole(path: Path, text: str) -> None:
 
 def replace_whole(path: Path, data: bytes) -> None:
     """Write a file under another name, then rename it; if that fails with an OSError, nothing is left."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(data)
         os.replace(partial, path)

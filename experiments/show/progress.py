@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from experiments.show.atomic_write import to_json
+from experiments.show.printable import console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,16 +35,12 @@ class Terminal:
     @cached_property
     def out(self) -> "Console":
         """Standard output, for tables."""
-        from rich.console import Console
-
-        return Console(soft_wrap=False)
+        return console()
 
     @cached_property
     def err(self) -> "Console":
         """Standard error."""
-        from rich.console import Console
-
-        return Console(stderr=True)
+        return console(stderr=True)
 
     def say(self, text: str) -> None:
         """A line of plain text on standard output, never broken or marked up."""

@@ -6,6 +6,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from experiments.show.parts import Table
+from experiments.show.printable import printable
 
 ALARM = "red"
 
@@ -29,7 +30,7 @@ def rich_table(table: Table) -> RichTable:
             cells[0] = ""
         ends = number in table.breaks or (table.labels > 1 and bool(after) and after[0] != row[0])
         styles = [ALARM if (number, column) in table.alarms else "" for column in range(len(cells))]
-        made.add_row(*map(Text, cells, styles), end_section=ends)
+        made.add_row(*map(Text, map(printable, cells), styles), end_section=ends)
         before = list(row)
     return made
 

@@ -10,15 +10,20 @@
 Two sweeps of one specification end with the same bytes in every file but `timings/` and `timing.parquet`.
 """
 
+import hashlib
 import json
+import os
+import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
+from filelock import FileLock, Timeout
 
 from experiments.replay.directory import MARKER, versions
 from experiments.show.atomic_write import replace_whole, to_json
@@ -27,6 +32,8 @@ from experiments.sweep.specification import Sweep, code_version
 from simulator.errors import InputError, RunError
 
 FORMAT = "tokenfleet-sweep/1"
+LOCK, HOLDER = ".lock", ".holder"
+DESCRIBED = b"tokenfleet-sweep"  # key of the metadata of the rows
 RUNS, TIMINGS, RESULTS, TIMING, FAILURES = "runs", "timings", "results.parquet", "timing.parquet", "failures.json"
 
 
@@ -40,12 +47,12 @@ class Finished:
 
 
 class SweepFolder:
-    """A sweep's folder, made or taken up again.
+    """A sweep's folder, made or taken up again, and locked until it is closed or the process ends.
 
     Raises
     ------
     InputError
-        If `path` holds something else, a sweep of another study or version, or cannot be written.
+        If `path` holds something else, a sweep of another study or version, is in use, or cannot be written.
     """
 
     def __init__(self, path: Path, sweep: Sweep, *, resume: bool) -> None:
@@ -53,12 +60,15 @@ class SweepFolder:
         self._sweep = sweep
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: is a file: choose another --out")
-        if path.exists() and any(path.iterdir()):
+        if path.exists() and any(item.name not in (LOCK, HOLDER) for item in path.iterdir()):
             marker = read_marker(path)
             if resume:
                 self._refuse_other(marker)
-            else:
-                shutil.rmtree(path)
+            self._take()
+            for item in () if resume else [item for item in path.iterdir() if item.name not in (LOCK, HOLDER)]:
+                shutil.rmtree(item) if item.is_dir() else item.unlink()
+        else:
+            self._take()
         try:
             for name in (RUNS, TIMINGS):
                 (path / name).mkdir(parents=True, exist_ok=True)
@@ -67,6 +77,26 @@ class SweepFolder:
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from None
         self._write(MARKER, to_json(self._marker()).encode())
+
+    def _take(self) -> None:
+        """Lock the folder: two sweeps in one would end with the description of one and the rows of the other."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.path / LOCK)
+            self._lock.acquire(timeout=0)
+            holder = f"process {os.getpid()} on {platform.node()} since {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}"
+            (self.path / HOLDER).write_text(holder)
+        except Timeout:
+            who = (self.path / HOLDER).read_text(errors="replace") if (self.path / HOLDER).is_file() else "a process"
+            raise InputError(f"{self.path}: is in use by {who}: wait for it, or choose another --out") from None
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+    def close(self) -> None:
+        """Let others use the folder."""
+        (self.path / HOLDER).unlink(missing_ok=True)
+        self._lock.release()
+        (self.path / LOCK).unlink(missing_ok=True)
 
     def _marker(self) -> dict[str, Any]:
         return {
@@ -120,7 +150,7 @@ class SweepFolder:
         self._write(f"{TIMINGS}/{name}.json", to_json(took).encode())
         self._write(f"{RUNS}/{name}.json", to_json({"rows": [dict(row) for row in done.rows]}).encode())
 
-    def close(self, failures: Sequence[Mapping[str, str]]) -> pa.Table:
+    def write_results(self, failures: Sequence[Mapping[str, str]]) -> pa.Table:
         """Write the results of all finished runs in the order of the sweep, and give them."""
         rows, timing = [], []
         for name in dict.fromkeys(self._sweep.ids):
@@ -131,7 +161,8 @@ class SweepFolder:
             policy = done.rows[0].get("policy") if done.rows else None
             timing.append({"run": name, "policy": policy, "seconds": done.seconds, **done.machine})
         table = results_table(rows)
-        self._write_table(RESULTS, table)
+        described = {**(table.schema.metadata or {}), DESCRIBED: described_by(self._marker())}
+        self._write_table(RESULTS, table.replace_schema_metadata(described))
         self._write_table(TIMING, pa.Table.from_pylist(timing, TIMING_SCHEMA))
         if failures:
             self._write(FAILURES, to_json([dict(failure) for failure in failures]).encode())
@@ -152,6 +183,11 @@ class SweepFolder:
                 f"{self.path / name}: cannot be written: {error.strerror}; what is finished is kept: "
                 "the same command goes on from there"
             ) from None
+
+
+def described_by(marker: Mapping[str, Any]) -> bytes:
+    """What ties the rows of a sweep to its description: a hash, which stands in the metadata of the rows."""
+    return hashlib.sha256(json.dumps(marker, sort_keys=True).encode()).hexdigest().encode()
 
 
 def read_marker(path: Path) -> dict[str, Any]:
@@ -191,9 +227,15 @@ def read_results(path: Path) -> tuple[dict[str, Any], pa.Table]:
             "file was deleted; the command that began it goes on from there"
         )
     try:
-        return marker, pq.read_table(results)
+        table = pq.read_table(results)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{results}: cannot be read: {error}") from None
+    if (table.schema.metadata or {}).get(DESCRIBED) != described_by(marker):
+        raise InputError(
+            f"{results}: is not of the sweep that {MARKER} describes: the command that began it goes on from what is "
+            "finished and writes it anew"
+        )
+    return marker, table
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,28 +76,30 @@ def run_sweep(sweep: Sweep, path: Path, perform: Perform, workers: Workers, *, r
     Interrupted
         On Ctrl-C; what was finished is kept.
     """
-    folder = SweepFolder(path, sweep, resume=resume)
-    first = {name: place for place, name in reversed(list(enumerate(sweep.ids)))}
-    left = [place for name, place in sorted(first.items(), key=lambda item: item[1]) if folder.finished(name) is None]
-    skipped = len(first) - len(left)
-    if skipped:
-        say(f"{skipped} of {len(first)} runs were finished before and are skipped")
-    failures: list[tuple[int, dict[str, str]]] = []
-    clock = _Clock(len(first), skipped)
-    try:
-        for ended in _all_of(sweep, left, perform, workers, say):
-            label = sweep.runs[ended.place].label
-            if ended.finished is None:
-                failures.append((ended.place, {"label": label, "error": ended.error, "details": ended.details}))
-                say(f"{clock.tick()} {label}: FAILED: {ended.error}")
-            else:
-                folder.keep(sweep.ids[ended.place], ended.finished)
-                say(f"{clock.tick()} {label}: {ended.finished.seconds:.2f} s{clock.left()}")
-    except KeyboardInterrupt:
-        kept = f"{clock.done - len(failures)} of {len(first)} runs are finished and kept"
-        raise Interrupted(f"{kept}: the same command goes on from there") from None
-    told = [failure for _, failure in sorted(failures, key=lambda item: item[0])]
-    return SweepEnd(table=folder.close(told), failures=told, skipped=skipped)
+    with closing(SweepFolder(path, sweep, resume=resume)) as folder:
+        first = {name: place for place, name in reversed(list(enumerate(sweep.ids)))}
+        left = [
+            place for name, place in sorted(first.items(), key=lambda item: item[1]) if folder.finished(name) is None
+        ]
+        skipped = len(first) - len(left)
+        if skipped:
+            say(f"{skipped} of {len(first)} runs were finished before and are skipped")
+        failures: list[tuple[int, dict[str, str]]] = []
+        clock = _Clock(len(first), skipped)
+        try:
+            for ended in _all_of(sweep, left, perform, workers, say):
+                label = sweep.runs[ended.place].label
+                if ended.finished is None:
+                    failures.append((ended.place, {"label": label, "error": ended.error, "details": ended.details}))
+                    say(f"{clock.tick()} {label}: FAILED: {ended.error}")
+                else:
+                    folder.keep(sweep.ids[ended.place], ended.finished)
+                    say(f"{clock.tick()} {label}: {ended.finished.seconds:.2f} s{clock.left()}")
+        except KeyboardInterrupt:
+            kept = f"{clock.done - len(failures)} of {len(first)} runs are finished and kept"
+            raise Interrupted(f"{kept}: the same command goes on from there") from None
+        told = [failure for _, failure in sorted(failures, key=lambda item: item[0])]
+        return SweepEnd(table=folder.write_results(told), failures=told, skipped=skipped)
 
 
 class _Clock:

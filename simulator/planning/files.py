@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,9 @@ Positive = Annotated[float, Field(strict=True, gt=0)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Count = Annotated[int, Field(strict=True, ge=1, le=10**9)]
 Degree = Annotated[int, Field(strict=True, ge=1, le=10**6)]
+
+
+MOST_BYTES = 256 << 20  # of a document, unpacked
 
 
 class _QueryType(StrictModel):
@@ -145,18 +149,45 @@ class _Plan(StrictModel):
 
 
 def read_bytes(path: Path) -> bytes:
-    """Content of a file, gunzipped if its first bytes say so."""
+    """Content of a document, gunzipped if its first bytes say so.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or holds more than `MOST_BYTES` (unpacked): a small archive may hold any number of blanks.
+    """
     try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            with gzip.GzipFile(fileobj=raw) if packed else nullcontext(raw) as file:
+                data = file.read(MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > MOST_BYTES:
+        raise InputError(f"{path}: holds more than {MOST_BYTES >> 20} MiB, more than any document of tokenfleet")
+    return data
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose keys must differ: of two equal ones Python would keep the last."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next(key for n, (key, _) in enumerate(pairs) if key in [earlier for earlier, _ in pairs[:n]])
+        raise _RepeatedKeyError(twice)
+    return made
+
+
+class _RepeatedKeyError(ValueError):
+    """A key stands twice in one object."""
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file, gzipped or not (told by its first bytes)."""
     try:
-        return json.loads(read_bytes(path))
+        return json.loads(read_bytes(path), object_pairs_hook=_once)
+    except _RepeatedKeyError as error:
+        raise InputError(f"{path}: the key {str(error)!r} stands twice in one object") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: expected JSON in UTF-8") from None
     except json.JSONDecodeError as error:
