@@ -346,7 +346,7 @@ class Unmatched:
         self._seen = 0
         self._missed = 0
         self._examples: list[str] = []
-        self._sources: dict[str, int] = {}  # of the missed requests
+        self._sources: dict[str, None] = {}  # of the missed requests
 
     def look_at(self, trace: Trace) -> None:
         """Look at the next chunk of a trace."""
@@ -356,9 +356,7 @@ class Unmatched:
                 f"  request {self._seen + i}: source {trace.sources[trace.source[i]]!r}, {trace.input_tokens[i]} input "
                 f"and {trace.output_tokens[i]} output tokens"
             )
-        for name, count in zip(trace.sources, np.bincount(trace.source[missed], minlength=len(trace.sources))):
-            if count:
-                self._sources[name] = self._sources.get(name, 0) + int(count)
+        self._sources |= dict.fromkeys(trace.sources[k] for k in np.unique(trace.source[missed]).tolist())
         self._missed += len(missed)
         self._seen += len(trace)
 
@@ -385,6 +383,6 @@ class Unmatched:
         listed = ", ".join(repr(name) for name in unknown[:MAX_LISTED]) + ", ..." * (len(unknown) > MAX_LISTED)
         return [
             f"the query types are of the sources {', '.join(map(repr, wanted))}; the trace has {listed}. "
-            f"{wanted[0]}=FILE gives all requests of a file the source {wanted[0]!r}, --map source=COLUMN takes it from a "
-            "column, and a query type without a source takes any"
+            f"{wanted[0]}=FILE gives all requests of a file the source {wanted[0]!r}, --map source=COLUMN takes it "
+            "from a column, and a query type without a source takes any"
         ]

@@ -54,6 +54,7 @@ _SOURCE_LIKE = (
     *("deployment", "endpoint", "route", "user", "userid", "apikey", "apikeyalias", "keyalias", "team", "teamid"),
     *("customer", "customerid", "client", "clientid", "project", "projectid", "organization"),
 )
+_ITEM = re.compile(r"\[\d+\]")  # one of many, and so no request's
 # Last words of a dotted name that say how the value is written, not what it is.
 _HOLDERS = frozenset({"value", "intValue", "doubleValue", "stringValue"})
 
@@ -154,7 +155,7 @@ def own_columns(
     """
     taken = {**taken, **asked.columns}
     if asked.source is None and "source" not in taken:
-        tails = {_tail(name, unit=False): name for name in reversed(header)}
+        tails = {_tail(name, unit=False): name for name in reversed(header) if not _ITEM.search(name)}
         like = next((tails[known] for known in _SOURCE_LIKE if known in tails), None)
         if like is not None:
             asked.tell(
@@ -180,9 +181,10 @@ def has_columns(header: Sequence[str], *, some: bool = False) -> bool:
 
 def _guess(header: Sequence[str], role: str) -> str | None:
     """The column of a known name: the whole of it, or else what stands after its last dot."""
+    known_names = [name for name in header if not _ITEM.search(name)]
     for short_of in (_plain,) if role == "source" else (_plain, _tail):
         plain: dict[str, str] = {}
-        for name in header:
+        for name in known_names:
             plain.setdefault(short_of(name, unit=role == "arrival_s"), name)
         found = next((plain[known] for known in _NAMES[role] if known in plain), None)
         if found is not None:

@@ -154,13 +154,10 @@ def _add(
         found = f"found {short(text)}" if text else "found an empty line"
         rows.refuse(number, f"expected a JSON object, {found}", text)
         return
-    fields = {}
-    for role, name in names.items():
-        found_there = value[name] if name in value else at(value, name)
-        if found_there is not MISSING:
-            fields[role] = found_there
-        elif role in numbers:
-            fields[role] = numbers[role]
+    fields = {role: value[name] for role, name in names.items() if name in value}
+    if len(fields) < len(names):
+        inside = {role: at(value, name) for role, name in names.items() if role not in fields}
+        fields |= numbers | {role: item for role, item in inside.items() if item is not MISSING}
     if extra is not None:
         try:
             fields |= extra(value)

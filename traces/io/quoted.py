@@ -36,7 +36,7 @@ def table_rows(blocks: Iterator[Lines], header: Header) -> Iterator[TableRows]:
         first = first if held else block.first
         rows, held = _rows(first, held + block.data, header, last=False)
         yield from rows
-        first = block.first + block.rows - held.count(b"\n")
+        first = block.first + block.rows - _lines_in(held)
     if held:
         yield from _rows(first, held, header, last=True)[0]
 
@@ -67,13 +67,17 @@ def _made(first: int, data: bytes, lines: list[bytes], ends: dict[int, int]) -> 
     if not data:
         return []
     if not ends:
-        return [TableRows(range(first, first + data.count(b"\n") + (not data.endswith(b"\n"))), data)]
+        return [TableRows(range(first, first + _lines_in(data)), data)]
     starts, at = [], 0
     while at < len(lines):
         starts.append(at)
         at = ends.get(at, at + 1)
     rows = [b"\n".join(lines[start : ends.get(start, start + 1)]) for start in starts]
     return [TableRows([first + start for start in starts], data, rows)]
+
+
+def _lines_in(data: bytes) -> int:
+    return data.count(b"\n") + (data != b"" and not data.endswith(b"\n"))
 
 
 def _with_odd_quotes(data: bytes) -> list[int]:
