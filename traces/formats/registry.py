@@ -95,6 +95,11 @@ class Reading:
     quarantine: Path = Path()
     window_rows: int = WINDOW_ROWS
 
+    def stated_units(self) -> dict[str, str | int]:
+        """The units that the user states, by their names."""
+        stated = {"time_unit": self.time_unit, "block_tokens": self.block_tokens}
+        return {name: value for name, value in stated.items() if value is not None}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceRead:

@@ -39,7 +39,8 @@ def doubted(blocks: Iterator[Block], path: Path, asked: Asked, unit: str) -> Ite
         return
     rates = {other: (rows - 1) / span_s * NS_PER_UNIT[unit] / factor for other, factor in NS_PER_UNIT.items()}
     sensible = [other for other, rate in rates.items() if FEWEST_PER_S <= rate <= MOST_PER_S]
-    if unit in sensible or not sensible or (rates[unit] < FEWEST_PER_S and not whole):
+    slow = rates[unit] < FEWEST_PER_S
+    if unit in sensible or (slow and not (whole and sensible)):
         return
     told = "; ".join(f"--time-unit {other}: {_rate(rates[other])}" for other in (unit, *sensible))
     raise InputError(
@@ -49,4 +50,4 @@ def doubted(blocks: Iterator[Block], path: Path, asked: Asked, unit: str) -> Ite
 
 
 def _rate(per_s: float) -> str:
-    return f"{per_s:.3g} per second" if per_s >= 1 else f"{3600 * per_s:.3g} per hour"
+    return f"{per_s:,.{0 if per_s >= 100 else 1}f} per second" if per_s >= 1 else f"{3600 * per_s:.3g} per hour"

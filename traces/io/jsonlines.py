@@ -154,10 +154,11 @@ def _add(
         found = f"found {short(text)}" if text else "found an empty line"
         rows.refuse(number, f"expected a JSON object, {found}", text)
         return
-    fields = {role: value[name] for role, name in names.items() if name in value}
+    fields: dict[str, Any] = {role: value[name] for role, name in names.items() if name in value}
     if len(fields) < len(names):
         inside = {role: at(value, name) for role, name in names.items() if role not in fields}
-        fields |= numbers | {role: item for role, item in inside.items() if item is not MISSING}
+        fields.update(numbers)
+        fields.update((role, item) for role, item in inside.items() if item is not MISSING)
     if extra is not None:
         try:
             fields |= extra(value)
