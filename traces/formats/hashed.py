@@ -1,7 +1,7 @@
 """JSON lines with the hashes of a prompt's blocks, as Mooncake began to write them and others do in their own units.
 
-Equal hashes are equal blocks; a block counts as seen before only if all blocks before it in the prompt are, whether or
-not the hashes tell that themselves. `prefix_tokens` is what a cache that never forgets would have of a prompt: its
+Equal hashes are equal blocks; a block counts as seen before only if all blocks before it in the prompt are, which some
+hashes tell themselves and others do not. `prefix_tokens` is what a cache that never forgets would have of a prompt: its
 first blocks that earlier prompts had, and no more than its length.
 
 A later turn of a session may state a `delay` after the turn before it instead of a time. How long that one is served is
@@ -10,6 +10,7 @@ not known here: the delay counts from its arrival, and the user is told.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,14 @@ class HashedPrompts:
         Sets of keys of which one shows, whole, that a line is of this format.
     time_unit, block_tokens
         Of its times and its blocks, unless the user says otherwise.
+    chained
+        Whether a hash is of a block and of all before it.
     """
 
     marks: tuple[frozenset[str], ...]
     time_unit: str
     block_tokens: int
+    chained: bool
     unit: str = "line"
 
     def recognises(self, path: Path, head: bytes) -> bool:
@@ -51,7 +55,7 @@ class HashedPrompts:
         own = {role: key for role, key in _OWN.items() if key in first}
         columns = record_columns(first, replace(asked, columns={**own, **asked.columns}), path)
         columns = replace(columns, time_unit=columns.time_unit or self.time_unit)
-        prompts = _Prompts(columns, asked.block_tokens or self.block_tokens)
+        prompts = _Prompts(columns, asked.block_tokens or self.block_tokens, chained=self.chained)
         blocks = json_blocks(path, asked, columns, extra=prompts.fields, extras=("prefix_tokens",))
         yield from doubted(blocks, path, asked, self.time_unit)
         prompts.tell(asked)
@@ -62,8 +66,9 @@ class HashedPrompts:
 class _Prompts:
     """What is known of the prompts so far."""
 
-    def __init__(self, columns: Columns, block_tokens: int) -> None:
+    def __init__(self, columns: Columns, block_tokens: int, *, chained: bool) -> None:
         self._columns = columns
+        self._chained = chained
         self._block_tokens = block_tokens
         self._seen: set[int] = set()
         self._sessions: dict[Any, float] = {}  # when the last turn arrived
@@ -77,16 +82,14 @@ class _Prompts:
         length = request.get(self._columns.input_tokens)
         tokens = int(length) if is_count(length) else 0  # type: ignore[arg-type]
         self._count(len(hashes), tokens)
-        return {"prefix_tokens": min(self._known(hashes) * self._block_tokens, tokens), **self._arrival(request)}
+        fields = {"prefix_tokens": min(self._known(hashes) * self._block_tokens, tokens)}
+        return {**fields, **self._arrival(request)} if "session_id" in request else fields
 
     def _known(self, hashes: list[int]) -> int:
         """How many of the first blocks earlier prompts had, after the same blocks."""
-        known, chain = len(hashes), 0
-        for place, value in enumerate(hashes):
-            chain = hash((chain, value))
-            if known > place and chain not in self._seen:
-                known = place
-            self._seen.add(chain)
+        keys = hashes if self._chained else list(accumulate(hashes, lambda *pair: hash(pair), initial=0))[1:]
+        known = next((place for place, key in enumerate(keys) if key not in self._seen), len(keys))
+        self._seen.update(keys)
         return known
 
     def _arrival(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -32,11 +32,11 @@ class InferencePerfRequests:
     def blocks(self, path: Path, asked: Asked) -> Iterator[Block]:
         """See `traces.io.reader.Reader.blocks`."""
         records = list(json_records(path))
-        first = next((record.value for record in records if record.value is not None), None)
+        first = next((value for _, _, value in records if value is not None), None)
         if first is None:
             raise InputError(f"{path}: expected at least one request, found none")
         columns = own_columns(_COLUMNS, asked, leaves(first), path, "s")
-        sent = [record.value for record in records if record.value is not None and not _unsent(record.value)]
+        sent = [value for _, _, value in records if value is not None and not _unsent(value)]
         (zero,) = clock_zeros([[request.get("start_time") for request in sent]])
 
         def arrival(request: dict[str, Any]) -> dict[str, Any]:

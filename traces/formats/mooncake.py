@@ -11,4 +11,5 @@ READER = HashedPrompts(
     marks=(frozenset({"timestamp", "input_length", "output_length"}), frozenset({"timestamp", "hash_ids"})),
     time_unit="ms",
     block_tokens=512,
+    chained=True,
 )

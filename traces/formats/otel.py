@@ -39,11 +39,11 @@ class OtelSpans:
         passed = {"over": 0}
         records = _requests(path, passed)
         first = next(records, None)
-        if first is None or first.value is None:
+        span = None if first is None else first[2]
+        if span is None:
             raise InputError(
                 f"{path}: expected spans with {_USAGE}input_tokens, found none among {passed['over']:,} spans"
             )
-        span = first.value
         taken = {"arrival_s": next((time for time in _TIMES if time in span), _TIMES[0])}
         taken |= {role: _there(span, names) for role, names in _COUNTS.items()}
         if "service" in span:
@@ -62,12 +62,12 @@ def _there(span: dict[str, Any], names: tuple[str, ...]) -> str:
 
 def _requests(path: Path, passed: dict[str, int]) -> Iterator[Record]:
     """The spans that are requests, and what is no object at all; the others are counted."""
-    for record in json_records(path):
-        for span in [None] if record.value is None else _spans(record.value):
+    for number, text, value in json_records(path):
+        for span in [None] if value is None else _spans(value):
             if span is None:
-                yield record
+                yield number, text, None
             elif _is_request(span):
-                yield Record(record.number, shown(span) if span is not record.value else record.text, span)
+                yield number, text if span is value else shown(span), span
             else:
                 passed["over"] += 1
 

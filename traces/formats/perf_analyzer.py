@@ -31,7 +31,7 @@ class PerfAnalyzerProfile:
     def blocks(self, path: Path, asked: Asked) -> Iterator[Block]:
         """See `traces.io.reader.Reader.blocks`."""
         records = list(_records(path))
-        first = next((record.value for record in records if record.value is not None), None)
+        first = next((value for _, _, value in records if value is not None), None)
         if first is None:
             raise InputError(f"{path}: expected at least one request, found none")
         columns = record_columns(first, asked, path, "request 1")
@@ -47,7 +47,7 @@ def _records(path: Path) -> Iterator[Record]:
         for request in _list(path, experiment, "requests"):
             number += 1
             value = {**request, **_usage(request), **source} if isinstance(request, dict) else None
-            yield Record(number, shown(request), value)
+            yield number, shown(request), value
 
 
 def _list(path: Path, value: Any, name: str) -> list[Any]:

@@ -4,7 +4,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from simulator.errors import InputError
 from traces.io.columns import Columns, find_columns, has_columns
@@ -17,15 +17,10 @@ from traces.io.rows import Rows, in_blocks
 
 _BLOCK_BYTES = 2**20
 _COUNTS = ("input_tokens", "output_tokens")
+Record = tuple[int, str, dict[str, Any] | None]
+"""An item of a file: its number, the text of it, and its value; None if it is no object."""
+
 Extra = Callable[[dict[str, Any]], dict[str, Any]]
-
-
-class Record(NamedTuple):
-    """An item of a file: its number, the text of it, and its value; None if it is no object."""
-
-    number: int
-    text: str
-    value: dict[str, Any] | None
 
 
 class JsonLines:
@@ -94,11 +89,11 @@ def json_records(path: Path) -> Iterator[Record]:
     """The records of a file: its lines, or the items of the list that it is."""
     if is_document(head(path, HEAD_BYTES)):
         for number, value in enumerate(read_records(path), start=1):
-            yield Record(number, shown(value), value if isinstance(value, dict) else None)
+            yield number, shown(value), value if isinstance(value, dict) else None
         return
     for first_line, _, data in line_blocks(path, _BLOCK_BYTES):
         for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), start=first_line):
-            yield Record(number, line.decode(errors="backslashreplace").removesuffix("\r"), _object(line))
+            yield number, line.decode(errors="backslashreplace").removesuffix("\r"), _object(line)
 
 
 def json_blocks(

@@ -33,6 +33,9 @@ def table_rows(blocks: Iterator[Lines], header: Header) -> Iterator[TableRows]:
     held = b""  # lines whose row is not known to end
     first = 0
     for block in blocks:
+        if not held and b'"' not in block.data:
+            yield TableRows(range(block.first, block.first + block.rows), block.data)
+            continue
         first = first if held else block.first
         rows, held = _rows(first, held + block.data, header, last=False)
         yield from rows
@@ -83,8 +86,9 @@ def _lines_in(data: bytes) -> int:
 def _with_odd_quotes(data: bytes) -> list[int]:
     """The lines, counting from zero, with an odd number of quotes: no other opens one that it does not close."""
     letters = np.frombuffer(data, dtype=np.uint8)
-    line = np.searchsorted(np.flatnonzero(letters == ord("\n")), np.flatnonzero(letters == ord('"')))
-    odd: list[int] = np.flatnonzero(np.bincount(line) % 2).tolist()
+    ends = letters[(letters == ord('"')) | (letters == ord("\n"))] == ord("\n")
+    quotes = np.diff(np.flatnonzero(ends), prepend=-1, append=len(ends)) - 1
+    odd: list[int] = np.flatnonzero(quotes % 2).tolist()
     return odd
 
 

@@ -165,7 +165,7 @@ class TestUnits:
             assert found.trace.extras["prefix_tokens"][1] == min(41 * block, 40 * block + 1)
 
     def test_hashes_without_their_beginnings_are_chained(self, tmp_path: Path) -> None:
-        record = {"timestamp": 0, "input_length": 1024, "output_length": 1}
+        record = {"timestamp": 0, "input_length": 32, "output_length": 1, "chat_id": 1, "parent_chat_id": -1}
         path = lines(tmp_path, {**record, "hash_ids": [1, 2]}, {**record, "hash_ids": [2, 1]})
         assert read_trace(path).trace.extras["prefix_tokens"].tolist() == [0, 0]
 
