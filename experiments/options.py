@@ -18,7 +18,7 @@ import typer
 from typer.models import OptionInfo
 
 from simulator.errors import InputError
-from traces.io.on_bad_row import OnBadRow
+from traces.io.on_bad_row import OnBadRow, TimeUnit
 
 if TYPE_CHECKING:
     from simulator.planning.policy import Policy
@@ -84,7 +84,8 @@ OnBadRowOption = Annotated[
 MapOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--map", help="Which column is what: arrival_s=NAME, source=, input_tokens=, output_tokens=; repeatable."
+        "--map",
+        help="Which column is what: arrival_s=NAME, source=, input_tokens=, output_tokens=; of JSON usage.a or a[0].b.",
     ),
 ]
 
@@ -236,6 +237,12 @@ def trace_reading(
     strict: Annotated[
         bool, typer.Option("--strict", help="A row that goes back in time is a bad row: none is sorted.")
     ] = False,
+    time_unit: Annotated[
+        TimeUnit | None, typer.Option(help="Unit of times that are numbers, whatever the file says.")
+    ] = None,
+    block_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a block that hash_ids names, whatever the format says.")
+    ] = None,
 ) -> "Reading":
     """How trace files are read; `columns` are `HOLDS=NAME`, as in `arrival_s=When`.
 
@@ -261,6 +268,8 @@ def trace_reading(
     return Reading(
         trace_format=trace_format,
         columns=named,
+        time_unit=None if time_unit is None else str(time_unit),
+        block_tokens=block_tokens,
         on_bad_row=on_bad_row,
         strict=strict,
         quarantine=quarantine or Path(),

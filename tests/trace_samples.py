@@ -94,6 +94,83 @@ BURSTGPT = (
     "45.5,GPT-4,1087,0,1087,API log\n"
     "118,ChatGPT,417,276,693,Conversation log\n"
 )
+QWEN = (
+    '{"chat_id": 0, "parent_chat_id": -1, "timestamp": 0.5, "input_length": 40, "output_length": 9, "type": "text", '
+    '"turn": 1, "hash_ids": [7, 8, 9]}\n'
+    '{"chat_id": 1, "parent_chat_id": 0, "timestamp": 2.0, "input_length": 60, "output_length": 8, "type": "text", '
+    '"turn": 2, "hash_ids": [7, 8, 5, 9]}\n'
+)
+
+
+def aiperf(start_ns: int, tokens: tuple[int, int] | None) -> str:
+    """A record; without tokens of a request that failed."""
+    names = ("input_sequence_length", "output_sequence_length")
+    counts = {name: {"value": value, "unit": "tokens"} for name, value in zip(names, tokens or (), strict=False)}
+    error = None if tokens else {"code": 499, "type": "RequestCancellationError", "message": "cancelled"}
+    metrics = counts or {"error_isl": {"value": 550, "unit": "tokens"}}
+    record = {"metadata": {"request_start_ns": start_ns, "turn_index": 0}, "metrics": metrics, "error": error}
+    return json.dumps(record) + "\n"
+
+
+def inference_perf(start_time: float, info: dict[str, object] | None) -> dict[str, object]:
+    """A request; without `info` one that failed."""
+    error = None if info else {"error_type": "ClientOSError", "error_msg": "refused"}
+    texts = {"request": '{"prompt": "x"}', "response": "y"}
+    return {"start_time": start_time, "end_time": start_time + 1, **texts, "info": info, "error": error}
+
+
+def perf_analyzer(timestamp: int, response: str) -> dict[str, object]:
+    """A request with one response."""
+    inputs = {"payload": '{"model": "m", "max_tokens": 8}'}
+    outputs = [{"response": "data: {}"}, {"response": response}]
+    return {
+        "timestamp": timestamp,
+        "request_inputs": inputs,
+        "response_timestamps": [timestamp + 5],
+        "response_outputs": outputs,
+    }
+
+
+def span(start_ns: int, **usage: int | str) -> dict[str, object]:
+    """A span with attributes of the GenAI conventions."""
+    names = {"operation": "gen_ai.operation.name"}
+    attributes = [
+        {
+            "key": names.get(name, f"gen_ai.usage.{name}"),
+            "value": {"stringValue": value} if isinstance(value, str) else {"intValue": str(value)},
+        }
+        for name, value in usage.items()
+    ]
+    return {"traceId": "t", "name": "chat", "startTimeUnixNano": str(start_ns), "attributes": attributes}
+
+
+EPOCH_NS = 1_700_000_000 * 10**9
+PERF_ANALYZER = {
+    "service_kind": "openai",
+    "experiments": [
+        {
+            "experiment": {"mode": "request_rate", "value": 2.0},
+            "requests": [
+                perf_analyzer(EPOCH_NS, 'data: {"usage": {"prompt_tokens": 5, "completion_tokens": 7}}'),
+                perf_analyzer(EPOCH_NS + 5 * 10**8, '{"usage": {"prompt_tokens": 6, "completion_tokens": 8}}'),
+            ],
+        }
+    ],
+}
+SPANS = [
+    span(EPOCH_NS, operation="chat", input_tokens=5, output_tokens=7),
+    span(EPOCH_NS, operation="invoke_agent", input_tokens=11, output_tokens=15),
+    span(EPOCH_NS),
+    span(EPOCH_NS + 5 * 10**8, prompt_tokens=6, input_tokens=6, output_tokens=8),
+]
+OTLP = {
+    "resourceSpans": [
+        {
+            "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}]},
+            "scopeSpans": [{"scope": {"name": "s"}, "spans": SPANS}],
+        }
+    ]
+}
 PLAIN = [(0.0, "log", 374, 44), (0.5, "log", 396, 109), (0.5, "log", 879, 55)]
 
 SAMPLES = [
@@ -148,6 +225,73 @@ SAMPLES = [
         text('{"input_length": 7, "output_length": 8, "timestamp": 1500}\n'),
         [(1.5, "trace", 7, 8)],
         extras={"prefix_tokens": [0]},
+    ),
+    Sample(
+        "qwen-bailian",
+        "qwen_traceA_blksz_16.jsonl",
+        text(QWEN),
+        [(0.5, "16", 40, 9), (2.0, "16", 60, 8)],
+        extras={"prefix_tokens": [0, 32]},
+    ),
+    Sample(
+        "aiperf",
+        "profile_export.jsonl",
+        text(aiperf(EPOCH_NS, (5, 7)) + aiperf(EPOCH_NS + 10**6, None)),
+        [(0.0, "export", 5, 7), (0.001, "export", 550, 0)],
+        datetime(2023, 11, 14, 22, 13, 20),
+    ),
+    Sample(
+        "inference-perf",
+        "per_request_lifecycle_metrics.json",
+        text(
+            json.dumps(
+                [
+                    inference_perf(900.5, {"input_tokens": 5, "output_tokens": 7, "output_token_times": [901.0]}),
+                    inference_perf(901.0, None),
+                ],
+                indent=2,
+            )
+        ),
+        [(0.0, "metrics", 5, 7), (0.5, "metrics", 0, 0)],
+        lines=False,
+    ),
+    Sample(
+        "perf-analyzer",
+        "profile_export.json",
+        text(json.dumps(PERF_ANALYZER)),
+        [(0.0, "export", 5, 7), (0.5, "export", 6, 8)],
+        datetime(2023, 11, 14, 22, 13, 20),
+        lines=False,
+    ),
+    Sample(
+        "otel",
+        "spans.jsonl",
+        text("".join(json.dumps(item) + "\n" for item in (SPANS[0], SPANS[3]))),
+        [(0.0, "spans", 5, 7), (0.5, "spans", 6, 8)],
+        datetime(2023, 11, 14, 22, 13, 20),
+    ),
+    Sample(
+        "otel",
+        "otlp.json",
+        text(json.dumps(OTLP, indent=2)),
+        [(0.0, "shop", 5, 7), (0.5, "shop", 6, 8)],
+        datetime(2023, 11, 14, 22, 13, 20),
+        lines=False,
+    ),
+    Sample(
+        "jsonl",
+        "calls.json",
+        text(
+            json.dumps(
+                [
+                    {"created": 1_700_000_000, "usage": {"prompt_tokens": 5, "completion_tokens": 7}},
+                    {"created": 1_700_000_001, "usage": {"prompt_tokens": 6, "completion_tokens": 8}},
+                ]
+            )
+        ),
+        [(0.0, "calls", 5, 7), (1.0, "calls", 6, 8)],
+        datetime(2023, 11, 14, 22, 13, 20),
+        lines=False,
     ),
     Sample(
         "vllm",

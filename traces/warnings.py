@@ -45,7 +45,11 @@ def file_warnings(reads: tuple[TraceRead, ...]) -> list[TraceWarning]:
     if moved:
         text = f"{moved:,} rows ({moved / rows:.2%}) were earlier than the row before them; they are sorted here"
         warnings.append(TraceWarning("rows_out_of_order", text, {"rows": moved}))
-    return warnings
+    failed = sum(read.rows_failed for read in reads)
+    if failed:
+        text = f"{failed:,} of {rows:,} requests failed before they were sent and state no time: they are no arrivals"
+        warnings.append(TraceWarning("rows_failed", text, {"rows": failed}))
+    return warnings + [TraceWarning("note", note) for read in reads for note in read.notes]
 
 
 def trace_warnings(totals: Totals) -> list[TraceWarning]:

@@ -21,7 +21,10 @@ def account_lines(read: TraceRead) -> list[str]:
         lines.append(f"{read.path}: {counts}{where}; the first: {read.first_problems[0]}")
     if read.rows_out_of_order:
         lines.append(f"{read.path}: {read.rows_out_of_order} rows were earlier than the row before them; sorted")
-    return lines
+    if read.rows_failed:
+        counts = f"{read.rows_failed} of {read.rows_in_file} requests failed before they were sent"
+        lines.append(f"{read.path}: {counts} and state no time: they are no arrivals")
+    return [*lines, *(f"{read.path}: {note}" for note in read.notes)]
 
 
 def survey_input(

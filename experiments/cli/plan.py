@@ -12,10 +12,10 @@ from experiments.cli.inputs import account_lines
 from experiments.options import (
     DelayModelOption,
     JsonOption,
-    MapOption,
     PercentileOption,
     SeedOption,
     make_policies,
+    takes,
     trace_files,
     trace_reading,
 )
@@ -36,6 +36,7 @@ from policies.checking.proof import Prover
 from simulator.errors import InputError, RunError
 from simulator.planning.files import plan_to_dict, read_problem, write_plan
 from simulator.planning.policy import Policy, StoppingRule
+from traces.formats.registry import Reading
 
 DEFAULT_POLICY, DEFAULT_VERIFIED = "agh", "agh+"
 
@@ -46,6 +47,7 @@ class Verify(StrEnum):
     SIMULATE = "simulate"
 
 
+@takes(reading=trace_reading)
 def command(
     context: typer.Context,
     trace: Annotated[
@@ -99,7 +101,8 @@ def command(
         float, typer.Option(min=0.1, max=10, help="Verify in a world in which everything takes so many times as long.")
     ] = 1.0,
     delay_model: DelayModelOption = None,
-    columns: MapOption = None,
+    *,
+    reading: Reading,
     as_json: JsonOption = False,
 ) -> None:
     """Plan one problem, or a scenario for the demand of a trace, with one policy; verify it if that is asked for.
@@ -131,13 +134,13 @@ def command(
         options = VerifyOptions(level=level, guard=guard, guess=guess, draws=draws, seed=seed)
         if effort is not None:
             options = replace(options, effort=effort)
-        _verified(terminal, found, trace, columns, chosen, options, hold_out, out_file, as_json)
+        _verified(terminal, found, trace, reading, chosen, options, hold_out, out_file, as_json)
         return
     if problem is not None:
         data = read_problem(problem)
     else:
         found = _scenario(terminal, scenario, delay_model)
-        data = api.problem_of(found, _arriving(terminal, found, trace, columns))
+        data = api.problem_of(found, _arriving(terminal, found, trace, reading))
     with terminal.progress_bars() as bars:
         stop = StoppingRule(time_limit_s=time_limit, effort=effort, report=bars.search(chosen.name))
         planned = api.plan(data, chosen, stop=stop, seed=seed)
@@ -165,16 +168,14 @@ def _scenario(terminal: Terminal, name: str | None, delay_model: str | None) -> 
     return scenario
 
 
-def _arriving(
-    terminal: Terminal, scenario: Scenario, trace: list[str] | None, columns: list[str] | None
-) -> api.Arriving | None:
+def _arriving(terminal: Terminal, scenario: Scenario, trace: list[str] | None, reading: Reading) -> api.Arriving | None:
     """The trace, with what its files were read as; None: the scenario's own arrivals."""
     if not trace:
         return None
-    arriving = survey(scenario, trace_files(trace, trace_reading(None, columns)))
+    arriving = survey(scenario, trace_files(trace, reading))
     for read in arriving.survey.reads:
         for line in account_lines(read):
-            terminal.note(line)
+            terminal.warn(line)
     return arriving
 
 
@@ -182,7 +183,7 @@ def _verified(
     terminal: Terminal,
     scenario: Scenario,
     trace: list[str] | None,
-    columns: list[str] | None,
+    reading: Reading,
     policy: Policy,
     options: VerifyOptions,
     hold_out: float,
@@ -190,7 +191,7 @@ def _verified(
     as_json: bool,
 ) -> None:
     refuse_unverifiable(scenario)
-    arriving = _arriving(terminal, scenario, trace, columns)
+    arriving = _arriving(terminal, scenario, trace, reading)
     found = api.verify(scenario, policy, arriving, hold_out=hold_out, options=options, tell=terminal.note)
     verdict, plan = found.verdict, found.plan
     if plan is None or found.report is None:

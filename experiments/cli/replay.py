@@ -144,6 +144,7 @@ def command(
                 "strict": reading.strict,
                 "format": reading.trace_format,
                 "map": [f"{holds}={name}" for holds, name in reading.columns.items()] or None,
+                **reading.stated_units(),
                 "functions": {"step_time": step_time, "admission": admission, "router": router},
                 "token_log": token_log,
             }
@@ -155,6 +156,9 @@ def command(
     found = arriving.survey
     skipped = sum(read.rows_skipped for read in found.reads)
     if as_json:
+        for read in found.reads:
+            for line in account_lines(read):
+                terminal.warn(line)
         result = {"runs": [{**run.summary, **asdict(run.machine)} for run in runs]}
         terminal.print_json({**result, "rows_skipped": skipped} if skipped else result)
         return

@@ -347,6 +347,7 @@ class Unmatched:
         self._seen = 0
         self._missed = 0
         self._examples: list[str] = []
+        self._sources: dict[str, None] = {}  # of the missed requests
 
     def look_at(self, trace: Trace) -> None:
         """Look at the next chunk of a trace."""
@@ -356,6 +357,7 @@ class Unmatched:
                 f"  request {self._seen + i}: source {trace.sources[trace.source[i]]!r}, {trace.input_tokens[i]} input "
                 f"and {trace.output_tokens[i]} output tokens"
             )
+        self._sources |= dict.fromkeys(trace.sources[k] for k in np.unique(trace.source[missed]).tolist())
         self._missed += len(missed)
         self._seen += len(trace)
 
@@ -371,4 +373,17 @@ class Unmatched:
             return
         more = [f"  and {self._missed - MAX_LISTED} more"] if self._missed > MAX_LISTED else []
         head = f"scenario {self._scenario.name}: no query type matches {self._missed} of {self._seen} requests:"
-        raise InputError("\n".join([head, *self._examples, *more]))
+        raise InputError("\n".join([head, *self._examples, *more, *self._how_to_map()]))
+
+    def _how_to_map(self) -> list[str]:
+        """Where the scenario knows none of the sources: which it knows, and how a request gets one."""
+        wanted = list(dict.fromkeys(rule.source for rule in self._scenario.types if rule.source is not None))
+        unknown = [name for name in self._sources if name not in wanted]
+        if not wanted or not unknown:
+            return []
+        listed = ", ".join(repr(name) for name in unknown[:MAX_LISTED]) + ", ..." * (len(unknown) > MAX_LISTED)
+        return [
+            f"the query types are of the sources {', '.join(map(repr, wanted))}; the trace has {listed}. "
+            f"{wanted[0]}=FILE gives all requests of a file the source {wanted[0]!r}, --map source=COLUMN takes it "
+            "from a column, and a query type without a source takes any"
+        ]

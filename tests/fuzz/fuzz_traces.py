@@ -54,7 +54,7 @@ def one(data: bytes) -> None:
         path.write_bytes(b"a,i,o\n" + data[2:])
         reading = Reading(columns=TABLE, on_bad_row=on_bad_row, strict=bool(data[1] & 4))
         fast = read(path, reading)
-        by_arrow, delimited._Table._fast = delimited._Table._fast, lambda *_: None  # type: ignore[method-assign]
+        by_arrow, delimited._Table._fast = delimited._Table._fast, lambda *_, **__: None  # type: ignore[method-assign]
         try:
             assert read(path, reading) == fast
         finally:

@@ -1,8 +1,9 @@
 """Results of GuideLLM (`benchmarks.json`): an object with runs, each with its requests by how they ended.
 
-Read are the start of each request (seconds since 1970), `prompt_tokens` and `output_tokens`; what failed or was cut off
-counts as well, with the tokens that it had. With several runs each is a source, `run1`, `run2`, ...; they follow each
-other on one clock. Source: https://github.com/vllm-project/guidellm (src/guidellm/schemas/request_stats.py).
+Read are the start of each request (seconds since 1970), `prompt_tokens` and `output_tokens`; what failed or was cut
+off counts as well, with the tokens that it had, and is no arrival if it states no start. With several runs each is a
+source, `run1`, `run2`, ...; they follow each other on one clock. Source:
+https://github.com/vllm-project/guidellm (src/guidellm/schemas/request_stats.py).
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import InputError
-from traces.io.document import read_document
+from traces.io.document import has_key, read_documents
 from traces.io.reader import Asked, Block, short, shown
 from traces.io.rows import Rows, in_blocks
 
@@ -26,13 +27,16 @@ class GuidellmReport:
 
     def recognises(self, path: Path, head: bytes) -> bool:
         """Whether it is a JSON object with runs."""
-        return head.lstrip().startswith(b"{") and b'"benchmarks"' in head
+        return has_key(path, head, "benchmarks")
 
     def blocks(self, path: Path, asked: Asked) -> Iterator[Block]:
         """See `traces.io.reader.Reader.blocks`."""
-        runs = read_document(path).get("benchmarks")
-        if not isinstance(runs, list) or not runs:
-            raise InputError(f"{path}: field benchmarks: expected a list of runs, found {short(shown(runs))}")
+        runs = []
+        for document in read_documents(path):
+            some = document.get("benchmarks")
+            if not isinstance(some, list) or not some:
+                raise InputError(f"{path}: field benchmarks: expected a list of runs, found {short(shown(some))}")
+            runs += some
         requests = list(_requests(path, runs))
         if not requests:
             raise InputError(f"{path}: expected at least one request, found none")
@@ -71,6 +75,9 @@ def _add(rows: Rows, number: int, source: str | None, ending: str, request: Any)
         value = request.get(_NAMES[role])
         fields[role] = 0 if value is None and ending != "successful" else value
     fields["arrival_s"] = next((request[name] for name in _STARTS if request.get(name) is not None), None)
+    if not fields["arrival_s"] and ending != "successful":
+        rows.fail()
+        return
     read = {name: request.get(name) for name in (*_STARTS, "prompt_tokens", "output_tokens")}
     rows.add(number, f"{ending}: {shown(read)}", fields, _NAMES)
 

@@ -1,7 +1,7 @@
 """Formats that are delimited text with columns of certain names."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from simulator.errors import InputError
@@ -49,4 +49,5 @@ class NamedColumns:
             raise InputError(
                 f"{path}: line 1: expected the columns {','.join(wanted)}, found {found} ({'; '.join(reasons)})"
             )
-        yield from delimited_blocks(path, self.columns, header, asked)
+        columns = replace(self.columns, time_unit=asked.time_unit or self.columns.time_unit)
+        yield from delimited_blocks(path, columns, header, asked)

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+
 from simulator.errors import InputError
 from simulator.validation import closest
 from simulator.workload import Trace
@@ -18,10 +20,11 @@ from traces.io.reader import HEAD_BYTES, MAX_PROBLEMS, Asked, BadRow, Block, Rea
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One line of the registry: what the format is, and the module that has its `READER`."""
+    """One line of the registry: what the format is, the module that has its `READER`, whether `--map` is for it."""
 
     summary: str
     module: str
+    mapped: bool = False
 
     @property
     def reader(self) -> Reader:
@@ -36,16 +39,18 @@ READERS: dict[str, Format] = {
     "azure-lmm": Format("Azure multimodal trace of 2025, with images", "traces.formats.azure_lmm"),
     "azure": Format("Azure LLM inference traces of 2023 and 2024", "traces.formats.azure"),
     "burstgpt": Format("BurstGPT", "traces.formats.burstgpt"),
-    "mooncake": Format("Mooncake, JSON lines with prefix hashes", "traces.formats.mooncake"),
+    "qwen-bailian": Format("Qwen-Bailian, JSON lines with prefix hashes", "traces.formats.qwen_bailian", mapped=True),
+    "mooncake": Format("Mooncake, JSON lines with prefix hashes", "traces.formats.mooncake", mapped=True),
     "servegen": Format("rates by window and token quantiles; requests are drawn", "traces.formats.servegen"),
     "vllm": Format("result of vllm bench serve --save-detailed", "traces.formats.vllm"),
     "guidellm": Format("result of GuideLLM", "traces.formats.guidellm"),
-    "jsonl": Format("JSON lines, keys by their names or --map", "traces.io.jsonlines"),
-    "table": Format("CSV, TSV or Parquet, columns by their names or --map", "traces.io.table"),
+    "aiperf": Format("records of AIPerf", "traces.formats.aiperf", mapped=True),
+    "inference-perf": Format("requests of inference-perf", "traces.formats.inference_perf", mapped=True),
+    "perf-analyzer": Format("profile of Triton's perf_analyzer", "traces.formats.perf_analyzer", mapped=True),
+    "otel": Format("OpenTelemetry spans of GenAI requests", "traces.formats.otel", mapped=True),
+    "jsonl": Format("JSON lines or a list, keys by names, paths or --map", "traces.io.jsonlines", mapped=True),
+    "table": Format("CSV, TSV or Parquet, columns by their names or --map", "traces.io.table", mapped=True),
 }
-
-MAPPED = ("jsonl", "table")
-"""Formats whose columns the user may name."""
 
 CHUNK_ROWS = 2**17
 """About how many requests of a file a chunk has."""
@@ -68,7 +73,9 @@ class Reading:
     trace_format
         A key of `READERS`; recognised from the content if none is given.
     columns
-        Columns by what they hold; see `traces.io.reader.Asked`. With any the format is `table`.
+        Columns by what they hold; see `traces.io.reader.Asked`.
+    time_unit, block_tokens
+        See `traces.io.reader.Asked`.
     on_bad_row
         Whether a bad row is an error, is left out and counted, or is written to a file besides.
     strict
@@ -81,10 +88,17 @@ class Reading:
 
     trace_format: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    time_unit: str | None = None
+    block_tokens: int | None = None
     on_bad_row: OnBadRow = OnBadRow.ERROR
     strict: bool = False
     quarantine: Path = Path()
     window_rows: int = WINDOW_ROWS
+
+    def stated_units(self) -> dict[str, str | int]:
+        """The units that the user states, by their names."""
+        stated = {"time_unit": self.time_unit, "block_tokens": self.block_tokens}
+        return {name: value for name, value in stated.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +110,15 @@ class TraceRead:
     format
         Name of the format in `READERS`.
     rows_in_file, rows_skipped
-        In nearly all formats the difference is the number of requests.
+        In nearly all formats the difference is the number of requests, those of `rows_failed` aside.
+    rows_failed
+        Requests that failed before they were sent: they state no time, and are no arrivals.
     rows_out_of_order
         How often a row was earlier than the one before it; they were sorted.
     first_problems
         What was wrong with the first skipped rows; empty if none was skipped.
+    notes
+        What the user should know about how the file was read, a sentence each.
     quarantine
         The file that the skipped rows are in, if they were written to one.
     """
@@ -109,8 +127,10 @@ class TraceRead:
     format: str
     rows_in_file: int
     rows_skipped: int
+    rows_failed: int = 0
     rows_out_of_order: int
     first_problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     quarantine: Path | None = None
 
 
@@ -161,7 +181,7 @@ def read_chunks(
     account = Account(path, reading, on_bad)
     order = Order()
     try:
-        name, blocks = open_blocks(path, reading, source=source, chunk_rows=chunk_rows)
+        name, blocks = open_blocks(path, reading, source=source, chunk_rows=chunk_rows, tell=account.tell)
         unit = READERS[name].reader.unit
         ordered = (
             without_steps_back(blocks, unit)
@@ -184,9 +204,14 @@ def read_chunks(
 
 
 def open_blocks(
-    path: Path, reading: Reading, *, source: str | None = None, chunk_rows: int = CHUNK_ROWS
+    path: Path,
+    reading: Reading,
+    *,
+    source: str | None = None,
+    chunk_rows: int = CHUNK_ROWS,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[str, Iterator[Block]]:
-    """The name of a file's format, and its blocks as they stand.
+    """The name of a file's format, and its blocks as they stand; `tell` gets what the user should know.
 
     Raises
     ------
@@ -194,7 +219,15 @@ def open_blocks(
         If it is not a file that can be read, or of no known format; OSError where the system says so.
     """
     name = _format(path, reading)
-    return name, READERS[name].reader.blocks(path, Asked(source=source, columns=reading.columns, rows=chunk_rows))
+    asked = Asked(
+        source=source,
+        columns=reading.columns,
+        time_unit=reading.time_unit,
+        block_tokens=reading.block_tokens,
+        rows=chunk_rows,
+        tell=tell,
+    )
+    return name, READERS[name].reader.blocks(path, asked)
 
 
 def unreadable(path: Path, error: OSError) -> InputError:
@@ -219,19 +252,41 @@ class Account:
         self._path = path
         self._reading = reading
         self._on_bad = on_bad
-        self._rows = self._good = self._skipped = 0
+        self._rows = self._good = self._skipped = self._failed = 0
         self._first_problems: list[str] = []
+        self._notes: dict[str, None] = {}
+        self._input_tokens = 0
+        self._extras: dict[str, int] = {}
 
     def add(self, block: Block) -> None:
         """Count the rows of a block."""
         self._rows += block.rows
         self._good += len(block)
         self._skipped += len(block.bad)
+        self._failed += block.failed
+        for name, column in block.extras.items():
+            self._extras[name] = self._extras.get(name, 0) + int(column.sum(dtype=np.int64))
+        if block.extras:
+            self._input_tokens += int(block.input_tokens.sum(dtype=np.int64))
         room = MAX_PROBLEMS - len(self._first_problems)
         self._first_problems += [f"{self._path}: {row.problem}" for row in block.bad[:room]]
         if self._on_bad is not None:
             for row in block.bad:
                 self._on_bad(row)
+
+    def tell(self, text: str) -> None:
+        """Take in what the user should know about how the file was read."""
+        self._notes[text] = None
+
+    def _unused(self) -> Iterator[str]:
+        """What is read and then not simulated."""
+        if seen := self._extras.get("prefix_tokens"):
+            yield (
+                f"{seen / max(self._input_tokens, 1):.1%} of the input tokens were seen before; prefix caching is not "
+                "simulated, so that a fleet is sized for more work than a cache would leave"
+            )
+        if images := self._extras.get("images"):
+            yield f"{images:,} images are not simulated: requests are as long as their tokens say"
 
     def closed(self, name: str, steps_back: int) -> TraceRead:
         """What it came to, of a file of the format `name`.
@@ -254,8 +309,10 @@ class Account:
             format=name,
             rows_in_file=rows,
             rows_skipped=skipped,
+            rows_failed=self._failed,
             rows_out_of_order=steps_back,
             first_problems=tuple(self._first_problems),
+            notes=(*self._notes, *self._unused()),
         )
 
 
@@ -288,28 +345,27 @@ def _format(path: Path, reading: Reading) -> str:
         if reading.trace_format not in READERS:
             hint = closest(reading.trace_format, READERS)
             raise InputError(f"{path}: there is no trace format {reading.trace_format!r}; {hint}")
-        if reading.columns and reading.trace_format not in MAPPED:
+        if reading.columns and not READERS[reading.trace_format].mapped:
             raise InputError(f"{path}: --map is for tables: format {reading.trace_format!r} has columns of its own")
         return reading.trace_format
-    if reading.columns:
-        return "jsonl" if first_bytes.startswith(b"{") else "table"
     for name, entry in READERS.items():
-        if entry.reader.recognises(path, first_bytes):
+        if (entry.mapped or not reading.columns) and entry.reader.recognises(path, first_bytes):
             return name
     check_packed(path, HEAD_BYTES)
     if first_bytes.startswith(b"PK\x03\x04"):
         raise InputError(
             f"{path}: expected a trace file, found a ZIP archive or a spreadsheet: unpack it, or save it as CSV"
         )
+    if reading.columns:
+        return "jsonl" if first_bytes.startswith((b"{", b"[")) else "table"
     check_utf8(path, first_bytes, final=False)
-    if first_bytes.lstrip().startswith(b"["):
-        raise InputError(
-            f"{path}: line 1: expected an object per line, found a JSON array: convert it with jq -c '.[]'"
-        )
     if b"\r" in first_bytes and b"\n" not in first_bytes:
         raise InputError(f"{path}: line 1: expected lines that end with LF or CR LF, found CR alone")
+    from traces.io.jsonlines import refuse_what_lacks_paths
     from traces.io.table import refuse_what_lacks_columns
 
+    if first_bytes.lstrip().startswith((b"{", b"[")):
+        refuse_what_lacks_paths(first_bytes, path)
     refuse_what_lacks_columns(first_bytes, path)
     known = ", ".join(READERS)
     header = first_bytes.partition(b"\n")[0].decode(errors="replace").removesuffix("\r")

@@ -1,12 +1,14 @@
 """Which columns of a table hold what: by what the user says, or by the names that people give them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from simulator.errors import InputError
-from traces.io.reader import short
+from traces.io.reader import Asked, default_source, short
+
+_LISTED = 400  # characters of a header in a message
 
 ROLES = ("arrival_s", "source", "input_tokens", "output_tokens")
 EXTRAS = ("images", "prefix_tokens")
@@ -15,7 +17,7 @@ _UNITS = {
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
     **dict.fromkeys(("ms", "msec", "milli", "millis", "millisecond", "milliseconds"), "ms"),
     **dict.fromkeys(("us", "usec", "micros", "microsecond", "microseconds"), "us"),
-    **dict.fromkeys(("ns", "nsec", "nanos", "nanosecond", "nanoseconds"), "ns"),
+    **dict.fromkeys(("ns", "nsec", "nano", "nanos", "nanosecond", "nanoseconds"), "ns"),
 }
 
 # In the order in which they are preferred, written as `_plain` leaves them.
@@ -23,7 +25,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "arrival_s": (
         *("arrival", "arrivaltime", "arrivaltimestamp", "arrivedat", "arrivedtime", "timestamp", "requesttimestamp"),
         *("requesttime", "requestarrivaltime", "requeststarttime", "requeststart", "starttime", "starttimestamp"),
-        *("submittime", "submittedat", "sendtime", "senttime", "createdat", "datetime", "time", "ts", "date"),
+        *("submittime", "submittedat", "sendtime", "senttime", "createdat", "created", "starttimeunix", "datetime"),
+        *("time", "ts", "date"),
     ),
     "source": ("source", "service", "workload", "application", "app", "tenant", "task"),
     "input_tokens": (
@@ -31,17 +34,29 @@ _NAMES: dict[str, tuple[str, ...]] = {
         *("numcontexttokens", "numprefilltokens", "prefilltokens", "inputlength", "inputlen", "promptlength"),
         *("promptlen", "promptsize", "inputsize", "contextlength", "contextlen", "inputtokencount"),
         *("prompttokencount", "inputtokslen", "inputtoks", "inlen", "intokens", "isl", "tokensin", "requestlength"),
+        *("tokensprompt", "tokensinput", "inputsequencelength", "nativetokensprompt"),
     ),
     "output_tokens": (
         *("outputtokens", "generatedtokens", "completiontokens", "responsetokens", "numoutputtokens"),
         *("numgeneratedtokens", "numcompletiontokens", "numdecodetokens", "decodetokens", "outputlength", "outputlen"),
         *("generationlength", "completionlength", "completionlen", "responselength", "responselen", "tokensize"),
         *("outputsize", "outputtokencount", "completiontokencount", "outputtoks", "outlen", "outtokens", "osl"),
-        *("tokensout", "expectedoutputlen", "generationlen"),
+        *("tokensout", "expectedoutputlen", "generationlen", "tokenscompletion", "tokensoutput"),
+        *("outputsequencelength", "nativetokenscompletion", "candidatestokencount"),
     ),
     "images": ("images", "numimages", "imagecount", "nimages"),
-    "prefix_tokens": ("prefixtokens", "cachedtokens", "prefixlen", "prefixlength"),
+    "prefix_tokens": ("prefixtokens", "cachedtokens", "tokenscached", "prefixlen", "prefixlength"),
 }
+
+# What may tell requests apart: pointed out, but never taken for the source, since a scenario's sources are services.
+_SOURCE_LIKE = (
+    *("model", "modelname", "modelid", "modelslug", "modelpermaslug", "modelgroup", "requestmodel", "type"),
+    *("deployment", "endpoint", "route", "user", "userid", "apikey", "apikeyalias", "keyalias", "team", "teamid"),
+    *("customer", "customerid", "client", "clientid", "project", "projectid", "organization"),
+)
+_ITEM = re.compile(r"\[\d+\]")  # one of many, and so no request's
+# Last words of a dotted name that say how the value is written, not what it is.
+_HOLDERS = frozenset({"value", "intValue", "doubleValue", "stringValue"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +83,16 @@ class Columns:
         return tuple(name for name in some if name is not None)
 
 
-def find_columns(header: Sequence[str], asked: Mapping[str, str], path: Path, where: str) -> Columns:
-    """Columns of a table by its header.
+def find_columns(
+    header: Sequence[str],
+    asked: Asked,
+    path: Path,
+    where: str,
+    *,
+    is_there: Callable[[str], bool] | None = None,
+    number: str = "",
+) -> Columns:
+    """Columns of a table by its header; of JSON records by the paths of a record (`traces.io.paths`).
 
     Parameters
     ----------
@@ -77,6 +100,10 @@ def find_columns(header: Sequence[str], asked: Mapping[str, str], path: Path, wh
         What the user says (`arrival_s` -> `When`); the others are found by their names.
     where
         Place of the header in the file, for messages.
+    is_there
+        Whether there is what the user names, where that need not be in the header.
+    number
+        What else than a column the user may give, for messages.
 
     Raises
     ------
@@ -84,14 +111,14 @@ def find_columns(header: Sequence[str], asked: Mapping[str, str], path: Path, wh
         If a column that was asked for is not there, or one that is needed is not found.
     """
     problems = []
-    for role, name in asked.items():
-        if header.count(name) != 1:
+    for role, name in asked.columns.items():
+        if not (header.count(name) == 1 if is_there is None else is_there(name)):
             found = "none" if name not in header else str(header.count(name))
-            listed = short(",".join(header), 200)
+            listed = short(",".join(header), _LISTED)
             problems.append(f"{path}: {where}: expected one column {name!r} (for {role}), found {found} in {listed}")
     if problems:
         raise InputError(problems)
-    taken = dict(asked)
+    taken = dict(asked.columns)
     for role in (*ROLES, *EXTRAS):
         guess = _guess(header, role)
         if role not in taken and guess is not None:
@@ -104,9 +131,37 @@ def find_columns(header: Sequence[str], asked: Mapping[str, str], path: Path, wh
         raise InputError(problems)
     missing = [role for role in ("arrival_s", "input_tokens", "output_tokens") if role not in taken]
     if missing:
-        listed = short(",".join(header), 200)
+        listed = short(",".join(header), _LISTED)
         hint = " ".join(f"--map {role}=COLUMN" for role in missing)
-        raise InputError(f"{path}: {where}: found no column for {', '.join(missing)} in {listed}; name it: {hint}")
+        raise InputError(
+            f"{path}: {where}: found no column for {', '.join(missing)} in {listed}; name it: {hint}{number}"
+        )
+    return own_columns(taken, asked, header, path)
+
+
+def own_columns(
+    taken: Mapping[str, str], asked: Asked, header: Sequence[str], path: Path, time_unit: str | None = None
+) -> Columns:
+    """Columns that a format knows, but for those that the user names.
+
+    The user is told of a column of the header that looks like a source where none is known.
+
+    Parameters
+    ----------
+    taken
+        Columns by what they hold.
+    time_unit
+        Of its times, unless the user or the name of their column says otherwise.
+    """
+    taken = {**taken, **asked.columns}
+    if asked.source is None and "source" not in taken:
+        tails = {_tail(name, unit=False): name for name in reversed(header) if not _ITEM.search(name)}
+        like = next((tails[known] for known in _SOURCE_LIKE if known in tails), None)
+        if like is not None:
+            asked.tell(
+                f"all requests are of one source, {default_source(path)!r}; column {like} may tell them apart: "
+                f"--map source={like}"
+            )
     extras = {role: name for role, name in taken.items() if role not in ROLES}
     return Columns(
         time=taken["arrival_s"],
@@ -114,7 +169,7 @@ def find_columns(header: Sequence[str], asked: Mapping[str, str], path: Path, wh
         output_tokens=taken["output_tokens"],
         source=taken.get("source"),
         extras=extras,
-        time_unit=_unit(taken["arrival_s"]),
+        time_unit=asked.time_unit or _unit(taken["arrival_s"]) or time_unit,
     )
 
 
@@ -125,10 +180,24 @@ def has_columns(header: Sequence[str], *, some: bool = False) -> bool:
 
 
 def _guess(header: Sequence[str], role: str) -> str | None:
-    plain: dict[str, str] = {}
-    for name in header:
-        plain.setdefault(_plain(name, unit=role == "arrival_s"), name)
-    return next((plain[known] for known in _NAMES[role] if known in plain), None)
+    """The column of a known name: the whole of it, or else what stands after its last dot."""
+    known_names = [name for name in header if not _ITEM.search(name)]
+    for short_of in (_plain,) if role == "source" else (_plain, _tail):
+        plain: dict[str, str] = {}
+        for name in known_names:
+            plain.setdefault(short_of(name, unit=role == "arrival_s"), name)
+        found = next((plain[known] for known in _NAMES[role] if known in plain), None)
+        if found is not None:
+            return found
+    return None
+
+
+def _tail(name: str, *, unit: bool) -> str:
+    """`metrics.input_sequence_length.value` -> inputsequencelength."""
+    parts = name.split(".")
+    while len(parts) > 1 and parts[-1] in _HOLDERS:
+        parts.pop()
+    return _plain(parts[-1], unit=unit)
 
 
 def _plain(name: str, *, unit: bool) -> str:

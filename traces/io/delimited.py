@@ -22,8 +22,9 @@ import pyarrow.csv  # type: ignore[import-untyped]
 from simulator.errors import InputError
 from traces.io.columns import Columns
 from traces.io.header import Header, fields_of, printable
-from traces.io.lines import Lines, line_blocks
+from traces.io.lines import line_blocks
 from traces.io.prefetch import prefetch
+from traces.io.quoted import TableRows, table_rows
 from traces.io.reader import MAX_TOKENS, Asked, BadRow, Block, default_source, is_name, short
 from traces.io.times import EXPECTED_ANY, NS_LIMIT, TimeForm, TimeKind, form_of, parse_number, times_of_numbers
 
@@ -35,7 +36,7 @@ _FORM_ROWS = 2**20
 _MOMENT = rb"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?:[ T](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?"
 _PLAIN_TIMES = {
     TimeKind.TEXT: _MOMENT + rb")?",
-    TimeKind.ZONED_TEXT: _MOMENT + rb"(?:Z|[+-](?:[01]\d|2[0-3]):?[0-5]\d))",
+    TimeKind.ZONED_TEXT: _MOMENT + rb"(?:Z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?))",
     TimeKind.EPOCH_INTEGER: rb"\d{1,18}",
     TimeKind.EPOCH_NUMBER: rb"\d{1,18}(?:\.\d*)?",
     TimeKind.RELATIVE: rb"\d{1,9}(?:\.\d*)?",
@@ -55,13 +56,14 @@ def delimited_blocks(path: Path, columns: Columns, header: Header, asked: Asked)
     next(lines)
     first = []  # until it is seen how times are written
     table = _Table(path, columns, header, asked)
-    for block in lines:
+    blocks = table_rows(lines, header)
+    for block in blocks:
         first.append(block)
-        if table.learns_form(block.data) or block.first > _FORM_ROWS:
+        if table.learns_form(block) or block.numbers[0] > _FORM_ROWS:
             break
     if not first:
         raise InputError(f"{path}: line 2: expected at least one row after the header, found the end of the file")
-    for raw in prefetch(partial(table.read, block) for block in itertools.chain(first, lines)):
+    for raw in prefetch(partial(table.read, block) for block in itertools.chain(first, blocks)):
         yield table.named(raw)
 
 
@@ -92,10 +94,10 @@ class _Table:
         self._at = {name: header.names.index(name) for name in columns.names()}
         self._form: TimeForm | None = None
 
-    def learns_form(self, data: bytes) -> bool:
+    def learns_form(self, block: TableRows) -> bool:
         """Take how times are written from the first row that has one; whether there is one in some lines."""
         at = self._at[self._columns.time]
-        for line in io.BytesIO(data):
+        for line in io.BytesIO(block.data) if block.rows is None else block.rows:
             fields = self._fields(_text(line.removesuffix(b"\n")))
             if fields is not None:
                 self._form = form_of(fields[at], self._columns.time_unit)
@@ -129,19 +131,22 @@ class _Table:
             zoned=self._form is not None and self._form.kind is TimeKind.ZONED_TEXT,
         )
 
-    def read(self, lines: Lines) -> _Raw:
-        """Read some lines, some of which may be bad."""
-        first_line, rows, data = lines
-        fast = self._fast(range(first_line, first_line + rows), data)
+    def read(self, block: TableRows) -> _Raw:
+        """Read some rows, some of which may be bad."""
+        numbers, data, _ = block
+        broken = block.rows is not None
+        fast = self._fast(numbers, data, broken=broken)
         if fast is not None:
             return fast
-        numbered = list(enumerate(data.removesuffix(b"\n").split(b"\n"), start=first_line))
-        if rows > _FEW_LINES and self._form is not None:
+        numbered = list(zip(numbers, block.each(), strict=True))
+        if len(numbers) > _FEW_LINES and self._form is not None:
             plain, odd = self._told_apart(numbered, self._form)
-            fast = self._fast([number for number, _ in plain], b"\n".join(line for _, line in plain)) if plain else None
+            if plain:
+                text = b"\n".join(line for _, line in plain)
+                fast = self._fast([number for number, _ in plain], text, broken=broken)
             if fast is not None:
-                return self._joined(fast, self._slow(odd), lines)
-        return replace(self._slow(numbered), first_line=first_line, data=data)
+                return self._joined(fast, self._slow(odd), block)
+        return replace(self._slow(numbered), first_line=numbers[0], data=data)
 
     def _told_apart(self, numbered: _Numbered, form: TimeForm) -> tuple[_Numbered, _Numbered]:
         """Lines that are good as far as their letters tell, and the others."""
@@ -156,7 +161,7 @@ class _Table:
             (plain if is_plain(line[1]) else odd).append(line)
         return plain, odd
 
-    def _joined(self, first: _Raw, second: _Raw, lines: Lines) -> _Raw:
+    def _joined(self, first: _Raw, second: _Raw, block: TableRows) -> _Raw:
         """Two sets of rows of some lines as one, in the order of the lines."""
         numbers = np.concatenate([np.asarray(raw.numbers, dtype=np.int64) for raw in (first, second)])
         order = np.argsort(numbers, kind="stable")
@@ -170,15 +175,16 @@ class _Table:
             source=source,
             tokens=[np.concatenate(columns)[order] for columns in tokens],
             numbers=numbers[order],
-            rows=lines.rows,
+            rows=len(block.numbers),
             bad=second.bad,
-            first_line=lines.first,
-            data=lines.data,
+            first_line=block.numbers[0],
+            data=block.data,
         )
 
     # -- all rows good: by Arrow ---------------------------------------------------------------------------
 
-    def _fast(self, numbers: Sequence[int], data: bytes) -> _Raw | None:
+    def _fast(self, numbers: Sequence[int], data: bytes, *, broken: bool) -> _Raw | None:
+        """The rows if all are good; `broken` if some have line breaks in quotes."""
         form = self._form
         if form is None or self._has_oddities(data):
             return None
@@ -195,7 +201,9 @@ class _Table:
                         block_size=len(data) + 1,
                         column_names=[str(k) for k in range(len(self._header.names))],
                     ),
-                    parse_options=pyarrow.csv.ParseOptions(delimiter=self._header.delimiter, ignore_empty_lines=False),
+                    parse_options=pyarrow.csv.ParseOptions(
+                        delimiter=self._header.delimiter, ignore_empty_lines=False, newlines_in_values=broken
+                    ),
                     convert_options=pyarrow.csv.ConvertOptions(
                         column_types={str(self._at[name]): kind for name, kind in kinds.items()},
                         include_columns=[str(self._at[name]) for name in kinds],

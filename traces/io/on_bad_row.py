@@ -1,4 +1,4 @@
-"""What to do with a row that cannot be used: a module of its own, because the options of commands need no reader."""
+"""What the options of commands may say of reading: a module of its own, because they need no reader."""
 
 from enum import StrEnum
 
@@ -9,3 +9,12 @@ class OnBadRow(StrEnum):
     ERROR = "error"
     SKIP = "skip"
     QUARANTINE = "quarantine"
+
+
+class TimeUnit(StrEnum):
+    """Unit of times that are numbers."""
+
+    S = "s"
+    MS = "ms"
+    US = "us"
+    NS = "ns"

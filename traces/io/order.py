@@ -49,7 +49,7 @@ def in_order(blocks: Iterable[Block], order: Order, window_rows: int = WINDOW_RO
     for block in blocks:
         if block.bad or not len(block):
             yield _taken(block, slice(0))
-            block = replace(block, rows=0, bad=())
+            block = replace(block, rows=0, bad=(), failed=0)
         if not len(block):
             continue
         back = int((np.diff(block.time) < 0).sum())
@@ -168,6 +168,7 @@ def sorted_block(blocks: Sequence[Block]) -> Block:
         extras={name: joined(block.extras[name] for block in blocks) for name in blocks[-1].extras},
         rows=sum(block.rows for block in blocks),
         bad=[row for block in blocks for row in block.bad],
+        failed=sum(block.failed for block in blocks),
         row_of=_forgotten,
     )
 
@@ -183,4 +184,4 @@ def _pieces(block: Block, rows: int) -> Iterator[Block]:
         if begin >= len(block):
             return
         piece = _taken(block, slice(begin, begin + rows))
-        yield piece if first else replace(piece, rows=0, bad=())
+        yield piece if first else replace(piece, rows=0, bad=(), failed=0)

@@ -22,6 +22,7 @@ from simulator.errors import InputError
 from simulator.workload import Trace
 from traces.io.atomic_write import atomic_write
 from traces.io.columns import EXTRAS, Columns, find_columns
+from traces.io.doubts import doubted
 from traces.io.lines import is_packed
 from traces.io.reader import MAX_TOKENS, Asked, BadRow, Block, default_source
 from traces.io.times import NS_LIMIT, NS_PER_UNIT, TimeForm, TimeKind, form_of, times_of_numbers
@@ -76,12 +77,13 @@ def parquet_blocks(path: Path, asked: Asked, *, own: bool) -> Iterator[Block]:
         schema = pq.read_schema(path)
         names = list(schema.names)
         extras = {name: name for name in EXTRAS if name in names}
-        columns = replace(_OWN, extras=extras) if own else find_columns(names, asked.columns, path, "schema")
+        columns = replace(_OWN, extras=extras) if own else find_columns(names, asked, path, "schema")
         start = _start(path, schema, columns)
         # As a dictionary a column of names takes little memory, and is read faster.
         text = [columns.source] if columns.source in names else []
         with pq.ParquetFile(path, read_dictionary=text, pre_buffer=False, buffer_size=_READ_BYTES) as file:
-            yield from _Batches(path, columns, schema, asked, start).blocks(file)
+            blocks = _Batches(path, columns, schema, asked, start).blocks(file)
+            yield from blocks if columns.time_unit else doubted(blocks, path, asked, "s")
     except UnicodeDecodeError:
         raise InputError(f"{path}: column source: expected text in UTF-8") from None
     except (pa.ArrowException, OSError) as error:

@@ -51,6 +51,8 @@ class Block:
         As in `simulator.workload.Trace`; the same names in all blocks of a file.
     rows
         Rows of the file, good or bad.
+    failed
+        Those of `rows` that are requests which failed before they were sent: they state no time, and are no arrivals.
     row_of
         The number of a request's row and the row as it stands, from its index in the block.
     zoned
@@ -66,6 +68,7 @@ class Block:
     output_tokens: npt.NDArray[np.int32]
     rows: int
     bad: Sequence[BadRow] = ()
+    failed: int = 0
     row_of: Callable[[int], tuple[int, str]]
     extras: Mapping[str, npt.NDArray[np.int32]] = field(default_factory=dict)
     zoned: bool = False
@@ -86,14 +89,23 @@ class Asked:
         and to `default_source` of its name if not.
     columns
         Columns of the file by what they hold (`arrival_s`, `source`, `input_tokens`, `output_tokens`, or a further
-        column). Only for the format `table`.
+        column). Only for formats that are `mapped`.
+    time_unit
+        `s`, `ms`, `us` or `ns`: of times that are numbers, whatever the file or its format says.
+    block_tokens
+        Tokens of a block that `hash_ids` names, whatever the format says.
     rows
         About how many rows a block has.
+    tell
+        Gets what the user should know about how the file was read, a sentence each.
     """
 
     source: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    time_unit: str | None = None
+    block_tokens: int | None = None
     rows: int = 2**17
+    tell: Callable[[str], None] = lambda text: None
 
 
 class Reader(Protocol):

@@ -1,13 +1,13 @@
 """Requests that are read one by one, gathered into blocks: for the formats that are no tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from traces.io.reader import MAX_TOKENS, Asked, BadRow, Block, default_source, is_name, short, shown
-from traces.io.times import EXPECTED_ANY, TimeForm, TimeKind, form_of
+from traces.io.times import EXPECTED_ANY, NS_LIMIT, TimeForm, TimeKind, form_of
 
 
 class Rows:
@@ -27,7 +27,7 @@ class Rows:
         self, path: Path, asked: Asked, *, unit: str, time_unit: str | None = None, extras: tuple[str, ...] = ()
     ) -> None:
         self._unit = unit
-        self._time_unit = time_unit
+        self._time_unit = asked.time_unit or time_unit
         self._extras = extras
         self._given = asked.source
         self._default = default_source(path)
@@ -41,6 +41,7 @@ class Rows:
         self._numbers: list[int] = []
         self._texts: list[str] = []
         self._bad: list[BadRow] = []
+        self._failed = 0
 
     def __len__(self) -> int:
         return self._rows
@@ -66,7 +67,9 @@ class Rows:
             return self._refuse(number, text, "source", "a name", fields, names)
         counts = []
         for role in ("input_tokens", "output_tokens", *self._extras):
-            value = fields.get(role, 0 if role in self._extras else None)
+            value: Any = fields.get(role)
+            if value is None and role in self._extras:
+                value = 0
             if not is_count(value):
                 return self._refuse(number, text, role, f"an integer from 0 to {MAX_TOKENS}", fields, names)
             counts.append(int(value))
@@ -79,6 +82,11 @@ class Rows:
         """Take in a row that is no request at all."""
         self._rows += 1
         self._bad.append(BadRow(number, f"{self._unit} {number}: {problem}", text))
+
+    def fail(self) -> None:
+        """Take in a request that failed before it was sent: it states no time."""
+        self._rows += 1
+        self._failed += 1
 
     def block(self) -> Block:
         """What was gathered since the last block."""
@@ -96,6 +104,7 @@ class Rows:
             extras=dict(zip(self._extras, extras, strict=True)),
             rows=self._rows,
             bad=self._bad,
+            failed=self._failed,
             row_of=lambda index: (numbers[index], texts[index]),
             zoned=self._form is not None and self._form.kind is TimeKind.ZONED_TEXT,
         )
@@ -133,3 +142,23 @@ def in_blocks(rows: Rows, asked: Asked, some: Iterator[None]) -> Iterator[Block]
             yield rows.block()
     if len(rows):
         yield rows.block()
+
+
+def clock_zeros(runs: Iterable[Sequence[Any]]) -> list[float]:
+    """What to take off the start times of each run for them to follow each other on one clock, from zero on.
+
+    Where the clock of a client went on from run to run it stays; else a run begins where the one before it ends.
+    """
+    zeros: list[float] = []
+    end_s = 0.0
+    for run in runs:
+        times = [time for time in run if is_time(time)] or [0.0]
+        goes_on = zeros and min(times) - zeros[-1] >= end_s
+        zeros.append(zeros[-1] if goes_on else min(times) - end_s)
+        end_s = max(times) - zeros[-1]
+    return zeros
+
+
+def is_time(value: object) -> bool:
+    """Whether it can be a time: JSON may have numbers of any size, and NaN."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < NS_LIMIT

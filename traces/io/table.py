@@ -9,6 +9,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from simulator.errors import InputError
 from traces.io.columns import find_columns, has_columns
 from traces.io.delimited import delimited_blocks
+from traces.io.doubts import doubted
 from traces.io.header import header_of
 from traces.io.lines import head
 from traces.io.parquet import MAGIC, parquet_blocks
@@ -35,8 +36,9 @@ class Table:
             yield from parquet_blocks(path, asked, own=False)
             return
         header = header_of(first_bytes, path)
-        columns = find_columns(header.names, asked.columns, path, "line 1")
-        yield from delimited_blocks(path, columns, header, asked)
+        columns = find_columns(header.names, asked, path, "line 1")
+        blocks = delimited_blocks(path, columns, header, asked)
+        yield from blocks if columns.time_unit else doubted(blocks, path, asked, "s")
 
 
 READER = Table()
@@ -49,4 +51,4 @@ def refuse_what_lacks_columns(head: bytes, path: Path) -> None:
     except (InputError, pa.ArrowException, OSError):
         return
     if has_columns(names, some=True):
-        find_columns(names, {}, path, "line 1")
+        find_columns(names, Asked(), path, "line 1")

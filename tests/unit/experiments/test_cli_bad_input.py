@@ -125,7 +125,7 @@ TEXT = (HEADER + GOOD + LATER).encode()
         ("excel.csv", TEXT.decode().encode("utf-16"), "line 1: expected text in UTF-8, found zero bytes, as in UTF-16"),
         ("mac.csv", TEXT.replace(b"\n", b"\r"), "line 1: expected lines that end with LF or CR LF, found CR alone"),
         ("book.xlsx", b"PK\3\4\24\0\6\0", "expected a trace file, found a ZIP archive or a spreadsheet: unpack it"),
-        ("rows.json", b'[{"timestamp": 1}]', "line 1: expected an object per line, found a JSON array"),
+        ("rows.json", b'[{"timestamp": 1}]', "line 1: found no column for input_tokens, output_tokens in 'timestamp'"),
     ],
     ids=["cut", "damaged", "none", "excel", "mac", "book", "rows"],  # packed bytes hold the time of packing
 )

@@ -398,8 +398,9 @@ class TestClassification:
         head, *lines = str(caught.value).splitlines()
         assert head == "scenario small: no query type matches 7 of 9 requests:"
         assert lines[0] == "  request 1: source 'code', 7 input and 3 output tokens"
-        assert len(lines) == 6
-        assert lines[-1] == "  and 2 more"
+        assert len(lines) == 7
+        assert lines[-2] == "  and 2 more"
+        assert lines[-1].startswith("the query types are of the sources 'conv'; the trace has 'code'. conv=FILE gives ")
 
     def test_one_request_without_a_type(self, load):
         with pytest.raises(InputError) as caught:

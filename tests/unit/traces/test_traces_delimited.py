@@ -69,10 +69,26 @@ def test_a_row_that_is_good_is_so_whatever_stands_around_it(
 
 
 def test_two_wrongs_do_not_make_a_right(tmp_path: Path) -> None:
-    """A line that is two rows to Arrow and two lines that are one: their number is right, the rows are not."""
-    rows, bad = outcome(write(tmp_path, "1,a,1,1,x\r2,a,2,2,y", '3,a,3,3,"p', 'q"', "4,a,4,4,z"))
+    """A line that is two rows to Arrow and two lines that are none: their number is right, the rows are not."""
+    rows, bad = outcome(write(tmp_path, "1,a,1,1,x\r2,a,2,2,y", '3,a,3,3,"p', "q", "4,a,4,4,z"))
     assert rows == [(4, "a", 4)]
     assert [row.number for row in bad] == [2, 3, 4]
+
+
+@pytest.mark.parametrize("others", [0, 500])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("chunk_rows", [1, 7, 2**17])
+def test_a_row_goes_on_where_a_quote_is_open(tmp_path: Path, others: int, end: str, chunk_rows: int) -> None:
+    plain = [f"{k},a,1,{k},-" for k in range(others)]
+    broken = '600,b,2,8,"say', '""x"",', "", '"'
+    path = tmp_path / "log.csv"
+    stray = '601,a,1,9,"never closed'
+    path.write_bytes(end.join([HEADER, *plain, *broken, stray, "602,a,1,10,5 inch", "604,a,,11,-", ""]).encode())
+    bad: list[BadRow] = []
+    chunks = list(read_chunks(path, Reading(on_bad_row=OnBadRow.SKIP), chunk_rows=chunk_rows, on_bad=bad.append))
+    outputs = [tokens for chunk in chunks for tokens in chunk.output_tokens.tolist()]
+    assert outputs == [*range(others), 8, 10]
+    assert [(row.number, row.text) for row in bad] == [(others + 6, stray), (others + 8, "604,a,,11,-")]
 
 
 @pytest.mark.parametrize("times", ["{}", "170000{:04}", "170000{:04}.5", "2024-05-10 10:00:{:07.4f}", "{}.25"])
@@ -84,7 +100,7 @@ def test_bad_rows_among_many_good_ones(tmp_path: Path, times: str, monkeypatch: 
     found, bad = outcome(path)
     assert [row.number for row in bad] == [2, 4, 703, 704, 1503, 3001]
     assert [row[1:] for row in found] == [("bd"[k % 2], k) for k in range(3000) if k not in (1, 700, 701, 1500, 2998)]
-    monkeypatch.setattr(delimited._Table, "_fast", lambda *_: None)
+    monkeypatch.setattr(delimited._Table, "_fast", lambda *_, **__: None)
     assert outcome(path) == (found, bad)
 
 

@@ -108,7 +108,12 @@ def test_the_first_row_with_a_time_tells_how_all_are_written(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[1, 2]", "line 1: expected an object per line, found a JSON array: convert it with jq -c '.[]'"),
+        ("[1, 2]", "line 1: expected the beginning of a known trace format ("),
+        ('[{"when": 1}]', "line 1: found no column for arrival_s, input_tokens, output_tokens in 'when'; name it: "),
+        (
+            '{\n"runs": [1]\n}',
+            "expected an object per request, in lines or as a list, found one JSON document of no known ",
+        ),
         ("{}", "line 1: expected the beginning of a known trace format ("),
     ],
 )
@@ -185,7 +190,7 @@ class TestDocuments:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ('{"input_lens": ', "line 2, column 1: expected one JSON document: Expecting value"),
+            ('{"input_lens": ', "line 1, column 15: expected one JSON document: Expecting value"),
             ('{"input_lens": [1}', "line 1, column 18: expected one JSON document: Expecting ',' delimiter"),
             ('{"input_lens": ' + "9" * 5000, "expected a JSON document, found a number with thousands of digits"),
             ('{"input_lens": ' + "[" * 10**5, "expected a JSON document, found one that is nested too deeply"),

@@ -6,6 +6,7 @@ import pytest
 
 from simulator.errors import InputError
 from traces.io.columns import find_columns
+from traces.io.reader import Asked
 from traces.io.times import TimeForm, TimeKind, form_of, parse_iso, written
 
 NS = 10**9
@@ -97,16 +98,24 @@ def test_times_in_messages() -> None:
             "Prompt Tokens,Completion Tokens,Created At",
             ("Created At", "Prompt Tokens", "Completion Tokens", None, None),
         ),
+        (
+            "created_at,tokens_prompt,tokens_completion,model",
+            ("created_at", "tokens_prompt", "tokens_completion", None, None),
+        ),
+        (
+            "startTimeUnixNano,gen_ai.usage.input_tokens,gen_ai.usage.output_tokens",
+            ("startTimeUnixNano", "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens", None, "ns"),
+        ),
         ("arrival_time_us,isl,osl", ("arrival_time_us", "isl", "osl", None, "us")),
     ],
 )
 def test_columns_by_the_names_that_people_give_them(header: str, expected: tuple[str | None, ...]) -> None:
-    found = find_columns(header.split(","), {}, Path("log.csv"), "line 1")
+    found = find_columns(header.split(","), Asked(), Path("log.csv"), "line 1")
     assert (found.time, found.input_tokens, found.output_tokens, found.source, found.time_unit) == expected
 
 
 def test_columns_that_are_named() -> None:
-    asked = {"arrival_s": "b", "images": "timestamp"}
+    asked = Asked(columns={"arrival_s": "b", "images": "timestamp"})
     found = find_columns(["timestamp", "b", "input_tokens", "output_tokens"], asked, Path("log.csv"), "line 1")
     assert (found.time, found.extras) == ("b", {"images": "timestamp"})
 
@@ -126,5 +135,5 @@ def test_columns_that_are_named() -> None:
 )
 def test_columns_that_are_not_there(header: str, asked: dict[str, str], says: str) -> None:
     with pytest.raises(InputError) as caught:
-        find_columns(header.split(","), asked, Path("log.csv"), "line 1")
+        find_columns(header.split(","), Asked(columns=asked), Path("log.csv"), "line 1")
     assert caught.value.problems == (f"log.csv: line 1: {says}",)
