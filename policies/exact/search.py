@@ -15,15 +15,18 @@ from policies.exact.incumbents import Incumbents
 from policies.exact.lagrangian import covers_of
 from policies.exact.options import Options, deployment_options
 from policies.exact.tree import Node, Outcome, Tree
+from policies.heuristics.adaptive import MANY, Agh
 from policies.heuristics.greedy import Gh
+from policies.heuristics.lpr import rounded_fleets
 from policies.heuristics.moving import Moving
-from policies.heuristics.routing import route
-from simulator.errors import InfeasibleError, InputError, RunError
+from policies.heuristics.routing import cheapest, route
+from simulator.errors import InfeasibleError, InputError, RunError, SolverError
 from simulator.planning.plan import Plan, PlanStatus, build_plan, plan_arrays
 from simulator.planning.policy import SearchProgress, StoppingRule
 from simulator.planning.problem import IntArray, PlanningProblem
 
 COVER_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+BEGIN_SHARE = 0.3  # of the time, for the plan to begin with where fleets are large
 ROUNDING = 1e-12  # of the dearest plan: two costs that differ by less are equal
 IMPROVEMENTS = 400  # routings of the local search at the root
 
@@ -112,11 +115,23 @@ class Search:
         return Tree(inner, root, self.clock, self.cutoff_usd).search(visit, self.tell)
 
     def begin(self, incumbent: Plan | None) -> None:
-        """Plans to begin with: GH's, which takes milliseconds, and the fleet in force if it still serves."""
+        """Plans to begin with: GH's, which takes milliseconds, and the fleet in force if it still serves.
+
+        Where GH's fleet is large, the rounded relaxation and AGH's too: there are too many fleets to come to it by
+        exchanges.
+        """
+        limit_s = None if self.stop.time_limit_s is None else BEGIN_SHARE * self.stop.time_limit_s
+        stop = replace(self.stop, report=None, time_limit_s=limit_s)
         try:
-            plan = Gh().plan(self.problem, incumbent=None, stop=self.stop, seed=self.seed)
+            plan = Gh().plan(self.problem, incumbent=None, stop=stop, seed=self.seed)
             self.incumbents.take(plan_arrays(self.problem, plan))
-        except InfeasibleError:
+            if sum(deployment.replicas for deployment in plan.deployments) >= MANY:
+                rounded = cheapest(self.problem, rounded_fleets(self.problem, limit_s))
+                if rounded is not None:
+                    self.incumbents.take(rounded)
+                plan = Agh().plan(self.problem, incumbent=None, stop=stop, seed=self.seed)
+                self.incumbents.take(plan_arrays(self.problem, plan))
+        except (InfeasibleError, SolverError):
             pass  # a heuristic may miss what exists
         self.incumbents.try_fleet(())  # to serve nothing is a plan too
         if incumbent is not None:

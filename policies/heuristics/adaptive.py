@@ -22,6 +22,7 @@ import numpy as np
 from policies.heuristics.dominance import useful_replicas
 from policies.heuristics.greedy import Greedy, falling_rate, name_with_switches
 from policies.heuristics.infeasible import explain, over_cap
+from policies.heuristics.lpr import rounded_fleets
 from policies.heuristics.moving import Moving, fleet_in_force
 from policies.heuristics.placement import SHARE_TOLERANCE, Placement
 from policies.heuristics.routing import route_deployments
@@ -33,6 +34,8 @@ from simulator.rng import stream
 
 Step = Callable[[Placement], Iterator[Placement]]
 
+MANY = 30  # replicas of a fleet from which on it is rounded from the relaxation, too: one by one nothing much moves
+RELAXATION_SHARE = 0.3  # of the time limit, for the relaxation
 IMPROVEMENT = 1e-7  # of a percent of what a plan costs: a move must gain more than rounding
 
 
@@ -149,9 +152,9 @@ class _Search:
         closed = placement.copy()
         closed.close(pair)
         yield closed
-        if count > 1:
+        for step in _steps_down(int(count)):
             fewer = placement.copy()
-            fewer.replicas[pair] = count - 1
+            fewer.replicas[pair] = count - step
             yield fewer
         rent_usd = self.problem.rent_usd
         for a in np.flatnonzero(self.problem.pair_index == pair):
@@ -180,6 +183,12 @@ class _Search:
         for i in types:
             self.greedy.serve_anywhere(moved, i, avoid=avoid)
         return moved
+
+
+def _steps_down(count: int) -> list[int]:
+    """By how many replicas a deployment is tried to shrink: by one, a large one by up to an eighth, largest first."""
+    steps = [2**k for k in range(count.bit_length()) if 2**k <= count // 8]
+    return steps[::-1] or [1] * (count > 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +257,12 @@ class Agh:
                 best = point
             if search.timed_out:
                 break
+        if best is not None and best.placement.replicas.sum() >= MANY and not search.timed_out:
+            left_s = None if stop.time_limit_s is None else RELAXATION_SHARE * (search.deadline_s - time.perf_counter())
+            for fleet in rounded_fleets(problem, left_s):
+                point = search.climb(search.greedy.placed(fleet), falling_rate(problem))
+                if point is not None and point.rank < best.rank:
+                    best = point
         return best, search.timed_out
 
     def _complaints(

@@ -10,7 +10,7 @@ from policies.heuristics.coverage import largest_share
 from policies.heuristics.dominance import dominated, useful_replicas
 from policies.heuristics.routing import cheapest, room
 from policies.highs import NO_SOLUTION, LinearProgram, failure, new_solver, unit_of
-from simulator.errors import InfeasibleError
+from simulator.errors import InfeasibleError, SolverError
 from simulator.planning.plan import Plan, PlanStatus, build_plan
 from simulator.planning.policy import StoppingRule
 from simulator.planning.problem import FloatArray, IntArray, PlanningProblem
@@ -76,7 +76,7 @@ class Lpr:
         if relaxed is None:
             fleets = [np.zeros(len(problem.configurations), dtype=np.int64)]
         else:
-            fleets = [_rounded(problem, relaxed, threshold) for threshold in THRESHOLDS]
+            fleets = _roundings(problem, relaxed)
         best = cheapest(problem, fleets)
         if best is None and relaxed is None:
             raise InfeasibleError(
@@ -247,6 +247,22 @@ def _relaxed_program(problem: PlanningProblem, chosen: IntArray) -> LinearProgra
     program.rows((each, r, 1.0), (each, w, -useful), at_most=none)
     program.rows((route, w[a], -largest[i, a]), (route, x, 1.0), at_most=np.zeros(len(i)))
     return program
+
+
+def rounded_fleets(problem: PlanningProblem, time_limit_s: float | None) -> list[IntArray]:
+    """The fleets, shape (configurations,), that the linear relaxation rounds to; none where it has no solution in time.
+
+    Where a fleet has many replicas these are nearly optimal: to round up costs a replica of each deployment.
+    """
+    try:
+        relaxed = _relaxation(problem, time_limit_s)
+    except (InfeasibleError, SolverError):
+        return []
+    return [] if relaxed is None else _roundings(problem, relaxed)
+
+
+def _roundings(problem: PlanningProblem, relaxed: _Relaxed) -> list[IntArray]:
+    return [_rounded(problem, relaxed, threshold) for threshold in THRESHOLDS]
 
 
 def _rounded(problem: PlanningProblem, relaxed: _Relaxed, threshold: float) -> IntArray:
