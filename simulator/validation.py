@@ -29,17 +29,25 @@ def validated(schema: type[Model], raw: object, source: str, *, context: Any = N
         Naming `source`, the path of each field that cannot be used, what was expected and what was found.
     """
     try:
-        made = schema.model_validate(raw, context=context)
+        return schema.model_validate(raw, context=context)
     except ValidationError as error:
         raise input_error(source, error, schema) from None
+
+
+def refuse_beyond_reason(raw: object, source: str) -> None:
+    """Refuse numbers that no unit explains, in what is planned from: arithmetic with them overflows.
+
+    Raises
+    ------
+    InputError
+        Naming `source` and the path of each.
+    """
     if beyond := list(_beyond_reason(raw, ())):
         expected = f"expected a number of at most {LARGEST:g} and, unless it is zero, of at least {1 / LARGEST:g}"
         raise InputError(f"{source}: {field_path(where)}: {expected}, found {value!r}" for where, value in beyond)
-    return made
 
 
 def _beyond_reason(raw: object, where: tuple[int | str, ...]) -> Iterator[tuple[tuple[int | str, ...], float]]:
-    """Numbers that no unit explains: arithmetic with them overflows, or loses everything else."""
     if isinstance(raw, Mapping):
         for key, value in raw.items():
             yield from _beyond_reason(value, (*where, str(key)))

@@ -23,7 +23,7 @@ from simulator.planning.plan import describe
 from simulator.planning.problem import CapacityRows
 from simulator.replica.port import Discipline, NominalReplica
 from simulator.replica.registry import discipline_of
-from simulator.validation import closest, refuse_other_types, validated
+from simulator.validation import closest, refuse_beyond_reason, refuse_other_types, validated
 from simulator.workload import Trace
 from traces.forecast.registry import refuse_unknown
 
@@ -158,6 +158,7 @@ def resolve(stated: Mapping[str, Any], *, source: str, folder: Path = Path(), de
         budget that rents nothing.
     """
     file = validated(ScenarioFile, stated, source)
+    refuse_beyond_reason(stated, source)
     if not 0 < delay_factor < math.inf:
         raise InputError(f"{source}: the factor on all delays has to be a number above zero, found {delay_factor:g}")
     scenario = Scenario(file=file, folder=folder, source=source, delay_factor=delay_factor)

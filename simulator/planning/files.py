@@ -17,7 +17,7 @@ from simulator.errors import InputError
 from simulator.planning.paper_rows import paper_problem
 from simulator.planning.plan import Deployment, Plan, PlanStatus, Route
 from simulator.planning.problem import PlanningProblem, QueryType
-from simulator.validation import StrictModel, validated
+from simulator.validation import StrictModel, refuse_beyond_reason, validated
 
 # Strict: Pydantic would take "5" and true for numbers. An integer is a good float all the same.
 Number = Annotated[float, Field(strict=True)]
@@ -227,7 +227,9 @@ def read_problem(path: Path) -> PlanningProblem:
     InputError
         Naming each field that is missing, unknown, out of range or of the wrong shape.
     """
-    raw = validated(_Problem, read_json(path), str(path))
+    stated = read_json(path)
+    raw = validated(_Problem, stated, str(path))
+    refuse_beyond_reason(stated, str(path))
     if problems := _inconsistencies(raw):
         raise InputError(f"{path}: {problem}" for problem in problems)
     return paper_problem(
